@@ -1,0 +1,1 @@
+"""clipmux.bench: measurements and the demonstration, outside the system under test."""

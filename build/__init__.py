@@ -1,0 +1,1 @@
+"""clipmux.build: from a checkpoint to a model folder."""

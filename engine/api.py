@@ -1,0 +1,106 @@
+"""The Python face: an engine that classifies videos, in this program, with the processes of a run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from clipmux.workers.sources import Video, list_videos, video_at
+
+from .config import EngineConfig
+from .model import read_model
+from .prediction import Prediction
+from .supervisor import Supervisor
+
+
+class Engine:
+    """Classify videos with a model folder.
+
+    Processes start with the first ``classify`` and stay for the next one; leaving the ``with`` block ends them, and so does
+    breaking off a loop over ``classify``.
+
+    Args:
+        model: a model folder, or ``"demo"`` for the small one that comes with the package.
+        options: the fields of ``EngineConfig`` (``stride``, ``top_k``, ``per_clip``, ``workers``, ``max_batch``,
+            ``device``, ``backend`` …).
+
+    Raises:
+        UsageError: an option does not hold what it should, or the model folder cannot be used.
+
+    Example:
+        >>> with Engine("demo", stride=8) as engine:  # doctest: +SKIP
+        ...     for prediction in engine.classify("videos/"):
+        ...         print(prediction.video_id, prediction.label, prediction.score)
+    """
+
+    def __init__(self, model: str | os.PathLike[str], **options: Any) -> None:
+        folder = read_model(model)
+        self._config = EngineConfig(model=str(folder.path.resolve()), **options)
+        self._model = folder
+        self._supervisor: Supervisor | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._busy = False
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def classify(
+        self, videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Video]
+    ) -> Iterator[Prediction]:
+        """Classify videos; yields each one's prediction as it finishes, in no fixed order.
+
+        A video that cannot be classified is yielded too: its ``error`` says why, and its ``label`` raises that.
+
+        Args:
+            videos: a file, a folder, a glob; or any iterable of files and frame folders, which may be endless: it is
+                read no faster than videos are decoded.
+
+        Raises:
+            ClipmuxError: the run itself failed.
+        """
+        if self._busy:
+            raise RuntimeError("this engine is classifying already: finish that loop first, or use a second Engine")
+        self._busy = True
+        finished = False
+        try:
+            supervisor = self._start()
+            yield from supervisor.outcomes(_videos(videos))
+            finished = True
+        finally:
+            self._busy = False
+            if not finished:
+                self.close()
+
+    def close(self) -> None:
+        """End all processes. The engine can be used again: they start anew."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._supervisor = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+    def _start(self) -> Supervisor:
+        if self._supervisor is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="clipmux-log-")
+            log_file = Path(self._scratch.name) / "children.log"
+            self._supervisor = Supervisor(self._config, self._model, run_folder=None, log_file=log_file)
+            self._supervisor.start()
+        return self._supervisor
+
+
+def _videos(videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Video]) -> Iterator[Video]:
+    if isinstance(videos, str | os.PathLike):
+        yield from list_videos([os.fspath(videos)], stdin=None).videos
+        return
+    for video in videos:
+        yield video if isinstance(video, Video) else video_at(Path(video))

@@ -1,0 +1,54 @@
+"""What the engine asks of a device: open a model, and answer batches from one or more runners.
+
+A backend is asked from one thread to open ``runners`` runners; each is then used from a thread of its own, one batch at a
+time, so a backend needs no locks. A runner blocks while the device works and must release the GIL meanwhile.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Runner(ABC):
+    """One batch at a time through the device."""
+
+    @abstractmethod
+    def infer(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Logits, float32 ``[N, classes]``, for uint8 clips ``[N, T, H, W, C]``, 1 ≤ N ≤ the backend's ``max_batch``.
+
+        Normalisation is the device's work. ``clips`` is only valid until the call returns.
+        """
+
+    def close(self) -> None:  # noqa: B027  (most have nothing to release)
+        """Release what the runner holds."""
+
+
+class Backend(ABC):
+    """A model on a device.
+
+    Attributes:
+        max_batch: clips in one call at most.
+        preferred_batch: clips per call that suit the device best.
+        runners: batches that the device works on at the same time.
+        ahead: further batches to hold ready so that the device never waits for one.
+        chosen: what was chosen and why, for the log.
+    """
+
+    name: ClassVar[str]
+    device: str
+    max_batch: int
+    preferred_batch: int
+    runners: int
+    ahead: int = 1
+    chosen: str = ""
+
+    @abstractmethod
+    def open_runner(self) -> Runner:
+        """A new runner; called ``runners`` times."""
+
+    def close(self) -> None:  # noqa: B027
+        """Release the device, after all runners are closed."""

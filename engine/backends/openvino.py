@@ -1,0 +1,105 @@
+"""OpenVINO on the CPU: the default backend.
+
+uint8 ``NDHWC`` goes in; conversion, normalisation and layout are part of the compiled model. One stream per core and small
+batches measured better than large batches on all cores at once when decoders share the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from clipmux.engine.errors import ModelError, UsageError
+from clipmux.engine.model import ModelFolder
+
+from .base import Backend, Runner
+
+PREFERRED_BATCH = 8
+
+
+class OpenVinoBackend(Backend):
+    """A model folder's ONNX network on the CPU, in float32.
+
+    The precision is always said: left alone, OpenVINO takes bfloat16 on CPUs that have it, which moves scores by 0.01.
+
+    Raises:
+        ModelError: the network cannot be read, or does not fit ``model.json``.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: ModelFolder, *, device: str, max_batch: int) -> None:
+        if device != "cpu":
+            raise UsageError(f"the openvino backend has no device '{device}': use --device cpu")
+        self.device = device
+        self.max_batch = max_batch
+        self.preferred_batch = min(PREFERRED_BATCH, max_batch)
+        self.runners = len(os.sched_getaffinity(0))
+        self.chosen = f"float32, {self.runners} streams of one core, batches of {self.preferred_batch}"
+        core = ov.Core()
+        try:
+            network = core.read_model(model.network_path)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot read '{model.network_path}': {_first_line(error)}") from None
+        check_network(model, network)
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": str(self.runners),
+            "INFERENCE_NUM_THREADS": str(self.runners),
+            "ENABLE_CPU_PINNING": "NO",  # decoders share these cores
+        }
+        self._compiled = core.compile_model(_with_normalisation(model, network), "CPU", options)
+
+    def open_runner(self) -> Runner:
+        return _OpenVinoRunner(self._compiled.create_infer_request())
+
+
+class _OpenVinoRunner(Runner):
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    def infer(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self._request.set_input_tensor(ov.Tensor(clips, shared_memory=True))
+        self._request.infer()
+        logits: npt.NDArray[np.float32] = self._request.get_output_tensor().data.copy()
+        return logits
+
+
+def check_network(model: ModelFolder, network: Any) -> None:
+    """Compare a network's input and output with what ``model.json`` says of them.
+
+    Raises:
+        ModelError: they differ.
+    """
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
+        raise ModelError(
+            f"'{model.network_path}' has {len(network.inputs)} inputs and {len(network.outputs)} outputs, one of each is needed"
+        )
+    frames, height, width, channels = model.clip_shape
+    wanted = (channels, frames, height, width) if model.layout == "NCDHW" else model.clip_shape
+    got = network.input(0).partial_shape
+    if not got.compatible(ov.PartialShape([-1, *wanted])):
+        raise ModelError(f"'{model.network_path}' takes {got}, but its model.json describes clips of {list(wanted)}")
+    scores = network.output(0).partial_shape
+    if not scores.compatible(ov.PartialShape([-1, len(model.labels)])):
+        raise ModelError(f"'{model.network_path}' gives {scores}, but its model.json lists {len(model.labels)} labels")
+
+
+def _with_normalisation(model: ModelFolder, network: Any) -> Any:
+    steps = ov.preprocess.PrePostProcessor(network)
+    clips = steps.input(0)
+    clips.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NDHWC"))
+    clips.model().set_layout(ov.Layout(model.layout))
+    mean = [255 * value for value in model.mean]
+    std = [255 * value for value in model.std]
+    clips.preprocess().convert_element_type(ov.Type.f32).mean(mean).scale(std)
+    return steps.build()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

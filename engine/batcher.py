@@ -1,0 +1,60 @@
+"""Which clips form the next batch. Pure: no sockets, no device, and the clock is passed in.
+
+The batcher is work-conserving. A full batch goes as soon as there is a place for it. A partial one goes only to an *idle*
+device (a busy one loses nothing if its next batch goes on filling), and then only when nothing more is on its way or the
+oldest clip has waited ``max_delay``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Batcher(Generic[Item]):
+    """Clips waiting for the device, first come first served.
+
+    Args:
+        size: clips in a full batch, at least 1.
+        max_delay: seconds that a clip may wait for its batch to fill while the device is idle.
+    """
+
+    def __init__(self, *, size: int, max_delay: float) -> None:
+        if size < 1 or max_delay < 0:
+            raise ValueError(f"size {size} must be at least 1 and max_delay {max_delay} at least 0")
+        self.size = size
+        self._max_delay = max_delay
+        self._waiting: deque[tuple[float, Item]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def room(self) -> int:
+        """How many more clips to take in: two batches, the one that goes next and the one that fills behind it."""
+        return 2 * self.size - len(self._waiting)
+
+    def add(self, item: Item, now: float) -> None:
+        """Append a clip that arrived at ``now`` seconds."""
+        self._waiting.append((now, item))
+
+    def take(self, now: float, *, idle: bool, more: bool) -> list[Item]:
+        """The next batch, oldest first; empty if it is better to wait.
+
+        Args:
+            now: seconds, of the same clock as ``add``'s.
+            idle: the device has nothing else to do.
+            more: further clips are on their way.
+        """
+        count = len(self._waiting)
+        if count < self.size and not (idle and count and (not more or self.due(now) == 0)):
+            return []
+        return [self._waiting.popleft()[1] for _ in range(min(count, self.size))]
+
+    def due(self, now: float) -> float | None:
+        """Seconds until an idle device would get a partial batch; None if no clip waits."""
+        if not self._waiting:
+            return None
+        return max(0.0, self._waiting[0][0] + self._max_delay - now)

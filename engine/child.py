@@ -1,0 +1,96 @@
+"""How a child process begins and ends, whatever its role.
+
+Its settings come as one line of JSON on standard input, which then stays open as the death pipe: when it ends, the
+supervisor is gone, however it died, and the child goes too. Nothing is inherited but that, an open log as standard error,
+and a standard output whose closing tells the supervisor that the child has ended.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import zmq
+
+from .control import Link
+from .errors import ClipmuxError, UsageError
+from .messages import Failed
+from .sockets import Addresses, Context
+
+ORPHANED = 70
+"""Exit status of a child whose supervisor died."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every child is started with.
+
+    Args:
+        name: this child's name, unique over all that ever connect.
+        addresses: where to connect or bind.
+        content: what the role itself needs, as JSON.
+    """
+
+    name: str
+    addresses: Addresses
+    content: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "addresses": self.addresses.to_json(), "content": self.content}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Setting:
+        return cls(content["name"], Addresses(**content["addresses"]), content["content"])
+
+
+class Role(Protocol):
+    """A module that is a role: ``run`` works until it is told to stop."""
+
+    def run(self, setting: Setting, context: Context, link: Link) -> None: ...
+
+
+def main(module: str) -> None:
+    """Be the role that ``module`` implements, then exit."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the supervisor, which then stops its children
+    faulthandler.enable()
+    _keep_standard_output_open()
+    logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {sys.argv[2]}: %(message)s")
+    setting = Setting.from_json(json.loads(sys.stdin.buffer.readline()))
+    threading.Thread(target=_die_with_parent, name="death-pipe", daemon=True).start()
+    context = zmq.Context()
+    link = Link(context, setting.addresses.control, setting.name)
+    status = 0
+    try:
+        role: Role = importlib.import_module(module)  # type: ignore[assignment]
+        role.run(setting, context, link)
+    except ClipmuxError as error:
+        link.send(Failed(str(error), usage=isinstance(error, UsageError)))
+        status = 1
+    except Exception as error:
+        traceback.print_exc()
+        link.send(Failed(f"{type(error).__name__}: {error} (the log has more)"[:4000]))
+        status = 1
+    link.close()
+    context.destroy()
+    sys.stderr.flush()
+    os._exit(status)  # interpreters with native threads (codecs, devices) do not always end by themselves
+
+
+def _keep_standard_output_open() -> None:
+    """Let native libraries print to the log: the pipe itself only tells, by closing, that this process has ended."""
+    os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
+def _die_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(ORPHANED)

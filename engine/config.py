@@ -1,0 +1,88 @@
+"""What a run is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from .backends import choose
+from .errors import UsageError
+from .model import ModelFolder
+
+MAX_BATCH = 64
+"""Clips in one device call at most: the reference's models are built for 1 to 64."""
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How an engine works. Checked when made.
+
+    Args:
+        model: the model folder, or ``demo``.
+        stride: frames from the start of one clip to the start of the next.
+        top_k: labels per prediction.
+        per_clip: keep the top labels of every clip too.
+        workers: decoder processes; 0 means one per usable core.
+        max_batch: clips in one device call at most, 1…64.
+        device: ``cpu``.
+        backend: ``auto``, ``openvino`` or ``null``.
+        null_delay_ms: the null backend answers N clips after ``a + b·N`` milliseconds.
+        max_delay_s: how long a clip may wait for its batch to fill while the device is idle.
+        decode_timeout_s: a decoder that gives no frame for so long is killed and its video has failed.
+        queue_bytes: memory that clips on their way to the device may take, over all queues.
+    """
+
+    model: str
+    stride: int = 16
+    top_k: int = 5
+    per_clip: bool = False
+    workers: int = 0
+    max_batch: int = MAX_BATCH
+    device: str = "cpu"
+    backend: str = "auto"
+    null_delay_ms: tuple[float, float] = (0.0, 0.0)
+    max_delay_s: float = 0.25
+    decode_timeout_s: float = 60.0
+    queue_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        def need(holds: bool, option: str, value: object, wanted: str) -> None:
+            if not holds:
+                raise UsageError(f"{option} is {value!r}: {wanted}")
+
+        need(self.stride >= 1, "--stride", self.stride, "give at least 1")
+        need(self.top_k >= 1, "--top-k", self.top_k, "give at least 1")
+        need(0 <= self.workers <= 1024, "--workers", self.workers, "give 1 to 1024, or 0 for one per core")
+        need(1 <= self.max_batch <= MAX_BATCH, "--max-batch", self.max_batch, f"give 1 to {MAX_BATCH}")
+        need(min(self.null_delay_ms) >= 0, "--null-delay", self.null_delay_ms, "give two times in ms, at least 0")
+        need(self.max_delay_s >= 0, "--max-delay", self.max_delay_s, "give seconds, at least 0")
+        need(self.decode_timeout_s > 0, "--decode-timeout", self.decode_timeout_s, "give seconds above 0")
+        need(self.queue_bytes >= 1 << 20, "--queue-memory", self.queue_bytes, "give at least 1 MiB")
+        choose(self.backend, self.device)
+
+    @property
+    def decoders(self) -> int:
+        """How many decoder processes to start."""
+        return self.workers or usable_cores()
+
+    def queue_hwm(self, model: ModelFolder) -> int:
+        """Clips that each end of a decoder's queue may hold, from the memory budget.
+
+        A queue has two ends, and inference holds up to three batches besides; every end holds at least two clips.
+        """
+        ends = 2 * self.decoders
+        return max(2, self.queue_bytes // model.clip_bytes // ends)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> EngineConfig:
+        return cls(**{**content, "null_delay_ms": tuple(content["null_delay_ms"])})

@@ -1,0 +1,32 @@
+"""Percentiles of any number of durations in constant memory. Pure."""
+
+from __future__ import annotations
+
+import math
+
+STEP = math.log(1.02)
+"""Neighbouring buckets are 2% apart, which bounds the error of a percentile."""
+LEAST = 1e-6
+
+
+class Histogram:
+    """Counts of durations in seconds, in buckets whose bounds grow by 2%."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = {}
+        self.count = 0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration; below a microsecond counts as one."""
+        bucket = round(math.log(max(seconds, LEAST) / LEAST) / STEP)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self.count += 1
+
+    def percentile(self, percent: float) -> float | None:
+        """The duration that ``percent`` of all are at most, to 2%; None if there are none."""
+        rank = math.ceil(self.count * percent / 100)
+        for bucket in sorted(self._buckets):
+            rank -= self._buckets[bucket]
+            if rank <= 0:
+                return LEAST * math.exp(bucket * STEP)
+        return None

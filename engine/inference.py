@@ -1,0 +1,171 @@
+"""The inference process: clips in, batches through the device, clip scores out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import zmq
+
+from .backends import choose, open_backend
+from .batcher import Batcher
+from .child import Setting
+from .config import EngineConfig
+from .control import Link, expect
+from .device import Device
+from .errors import ClipmuxError, MessageError
+from .histogram import Histogram
+from .messages import Clip, Expect, Goodbye, Hello, Scores, Stop
+from .model import read_model
+from .sockets import Context, pull_clips, push_reports
+from .stages import Stages
+from .wire import CLIP_HEADER_MOST, decode_clip, encode
+
+log = logging.getLogger(__name__)
+
+TURN = 16
+"""Clips taken from the socket before the device is looked after again."""
+LAST_WAIT_S = 0.02
+"""How long to wait for clips that may still be inside the sockets once all decoders are done."""
+
+
+def run(setting: Setting, context: Context, link: Link) -> None:
+    """The role: see engine/child.py."""
+    config = EngineConfig.from_json(setting.content["config"])
+    inference = Inference(config, setting, context, link)
+    inference.run()
+
+
+class Inference:
+    """Receive → batch → infer → score → send, as four steps of one loop that never waits for one of them alone."""
+
+    def __init__(self, config: EngineConfig, setting: Setting, context: Context, link: Link) -> None:
+        model = read_model(config.model)
+        name = choose(config.backend, config.device)
+        self._backend = open_backend(
+            name, model, device=config.device, max_batch=config.max_batch, null_delay_ms=config.null_delay_ms
+        )
+        self._classes = len(model.labels)
+        self._clip_shape = model.clip_shape
+        self._device: Device[list[Clip]] = Device(self._backend, model.clip_shape)
+        self._max_delay = config.max_delay_s
+        self._batcher: Batcher[Clip] = Batcher(size=self._backend.preferred_batch, max_delay=config.max_delay_s)
+        self._link = link
+        self._clips = pull_clips(
+            context,
+            setting.addresses.clips,
+            hwm=config.queue_hwm(model),
+            message_bytes=max(model.clip_bytes, CLIP_HEADER_MOST),
+        )
+        self._reports = push_reports(context, setting.addresses.reports)
+        self._more = True
+        self._stopping = False
+        self._stages = Stages()
+        self._latency = Histogram()
+        self._batches: Counter[int] = Counter()
+        self._refused = 0
+
+    def run(self) -> None:
+        self._warm_up()
+        self._link.send(Hello(self._about()))
+        while not self._stopping:
+            self._receive()
+            self._dispatch()
+            self._send_scores()
+            self._obey()
+            self._wait()
+        self._device.close()
+        self._link.send(Goodbye(self._figures()))
+        self._clips.close(linger=0)
+        self._reports.close()
+
+    def _warm_up(self) -> None:
+        """One empty clip, so that a device or network that cannot work says so before any video is handed out."""
+        self._device.submit([np.zeros(self._clip_shape, np.uint8)], [])
+        while not (results := self._device.finished()):
+            zmq.select([self._device.fileno()], [], [], 1.0)
+        classes = results[0].scores.shape[-1]
+        if classes != self._classes:
+            raise ClipmuxError(f"the network gives {classes} scores, its model.json lists {self._classes} labels")
+
+    def _receive(self) -> None:
+        for _ in range(min(TURN, self._batcher.room)):
+            try:
+                frames = self._clips.recv_multipart(flags=zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            try:
+                clip = decode_clip([frame.buffer for frame in frames], self._clip_shape)
+            except MessageError as error:
+                self._refused += 1
+                log.warning("a clip was refused: %s", error)
+                continue
+            self._batcher.add(clip, time.monotonic())
+
+    def _dispatch(self) -> None:
+        while self._device.free:
+            clips = self._batcher.take(time.monotonic(), idle=self._device.idle, more=self._more)
+            if not clips:
+                return
+            with self._stages.timed("copy"):
+                self._device.submit([clip.pixels for clip in clips], clips)
+
+    def _send_scores(self) -> None:
+        for result in self._device.finished():
+            now = time.monotonic()
+            for clip in result.tag:
+                self._latency.add(now - clip.decoded_at)
+            self._batches[len(result.tag)] += 1
+            self._stages.add("infer", result.seconds)
+            with self._stages.timed("send"):
+                self._reports.send_multipart(encode(Scores(tuple(clip.key for clip in result.tag), result.scores)))
+        self._link.beat(clips=self._scored())
+
+    def _obey(self) -> None:
+        while (message := self._link.receive(0)) is not None:
+            order = expect(message, Expect, Stop)
+            if isinstance(order, Expect):
+                self._more = order.more
+            else:
+                self._stopping = True
+
+    def _wait(self) -> None:
+        """Until a clip, a result or an order comes, or a partial batch is due."""
+        if self._stopping or (self._device.free and len(self._batcher) >= self._batcher.size):
+            return
+        watched: list[Any] = [self._device.fileno(), self._link.socket]
+        if self._batcher.room > 0:
+            watched.append(self._clips)
+        timeout = 1.0
+        due = self._batcher.due(time.monotonic())
+        if due is not None and self._device.idle:
+            timeout = due if self._more else LAST_WAIT_S
+        zmq.select(watched, [], [], math.ceil(timeout * 1000) / 1000)
+
+    def _scored(self) -> int:
+        return sum(size * count for size, count in self._batches.items())
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "backend": self._backend.name,
+            "device": self._backend.device,
+            "chosen": self._backend.chosen,
+            "preferred_batch": self._backend.preferred_batch,
+            "places": self._device.places,
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        latency = {f"p{percent}": self._latency.percentile(percent) for percent in (50, 90, 99)}
+        return {
+            **self._stages.figures(),
+            "clips": self._scored(),
+            "batches": sum(self._batches.values()),
+            "batch_sizes": {str(size): count for size, count in sorted(self._batches.items())},
+            "preferred_batch": self._backend.preferred_batch,
+            "latency_s": latency,
+            "refused": self._refused,
+        }

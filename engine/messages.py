@@ -1,0 +1,247 @@
+"""What processes say to each other: small dataclasses that check themselves.
+
+A field that does not hold what it should raises ``MessageError`` when the message is made, on either side of the wire.
+Times are ``time.monotonic()`` seconds, which all processes of one host share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import MessageError
+
+LARGEST = 2**53
+"""Whole numbers above this do not survive every JSON reader; none of ours comes near."""
+
+
+def _whole(name: str, value: object, low: int = 0) -> None:
+    if type(value) is not int or not low <= value <= LARGEST:
+        raise MessageError(f"{name} is {value!r}, a whole number from {low} on belongs there")
+
+
+def _real(name: str, value: object) -> None:
+    if type(value) is not float or not abs(value) < LARGEST:  # NaN compares false
+        raise MessageError(f"{name} is {value!r}, a finite float belongs there")
+
+
+def _text(name: str, value: object, most: int = 1 << 16) -> None:
+    if type(value) is not str or len(value) > most:
+        raise MessageError(f"{name} is not a text of at most {most} characters")
+
+
+def _pair(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise MessageError(f"{name} is {value!r}, two floats or nothing belong there")
+    _real(name, value[0])
+    _real(name, value[1])
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The part of a video that a clip covers.
+
+    ``start`` and ``stop`` are frame numbers as the reference counts them: from 1, ``stop`` one past the last frame.
+    ``seconds`` are the presentation time of the first frame and the end of the last one, as the file has them; None
+    where there are no times (a folder of frames).
+    """
+
+    start: int
+    stop: int
+    seconds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        _whole("start", self.start)
+        _whole("stop", self.stop)
+        _pair("seconds", self.seconds)
+
+
+@dataclass(frozen=True)
+class ClipKey:
+    """Which clip of which hand-out of which video."""
+
+    video: int
+    attempt: int
+    index: int
+    segment: Segment
+
+    def __post_init__(self) -> None:
+        _whole("video", self.video)
+        _whole("attempt", self.attempt, 1)
+        _whole("index", self.index)
+        if not isinstance(self.segment, Segment):
+            raise MessageError(f"segment is {self.segment!r}, not a segment")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Decoder to inference: one clip, uint8 ``[T, H, W, C]``, and when its last frame had been decoded."""
+
+    key: ClipKey
+    decoded_at: float
+    pixels: npt.NDArray[np.uint8] = field(compare=False)
+
+    def __post_init__(self) -> None:
+        _real("decoded_at", self.decoded_at)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Inference to collector: a batch's clip scores, float32 ``[N, classes]``, row ``i`` for ``keys[i]``."""
+
+    keys: tuple[ClipKey, ...]
+    scores: npt.NDArray[np.float32] = field(compare=False)
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 2 or len(self.keys) != len(self.scores):
+            raise MessageError(f"{len(self.keys)} clips have scores of shape {list(self.scores.shape)}")
+
+
+@dataclass(frozen=True)
+class VideoEnd:
+    """Decoder to collector: the video is decoded, ``clips`` clips of it were *sent*."""
+
+    video: int
+    attempt: int
+    video_id: str
+    path: str
+    clips: int
+    frames: int
+    seconds: tuple[float, float] | None
+
+    def __post_init__(self) -> None:
+        _whole("video", self.video)
+        _whole("attempt", self.attempt, 1)
+        _text("video_id", self.video_id)
+        _text("path", self.path)
+        _whole("clips", self.clips, 1)
+        _whole("frames", self.frames, 1)
+        _pair("seconds", self.seconds)
+
+
+@dataclass(frozen=True)
+class VideoFailed:
+    """Decoder or supervisor to collector: the video cannot be classified, and why."""
+
+    video: int
+    attempt: int
+    video_id: str
+    path: str
+    stage: str
+    kind: str
+    message: str
+
+    def __post_init__(self) -> None:
+        _whole("video", self.video)
+        _whole("attempt", self.attempt, 1)
+        for name in ("video_id", "path", "stage", "kind", "message"):
+            _text(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Child to supervisor: ready for work. ``about`` is what it chose, for the log and the summary."""
+
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _plain("about", self.about)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Child to supervisor: it cannot go on; ``usage`` if that is the fault of what was asked for."""
+
+    message: str
+    usage: bool = False
+
+    def __post_init__(self) -> None:
+        _text("message", self.message)
+        if type(self.usage) is not bool:
+            raise MessageError(f"usage is {self.usage!r}, true or false belongs there")
+
+
+@dataclass(frozen=True)
+class Next:
+    """Decoder to supervisor: everything of the last video is sent; it asks for another."""
+
+
+@dataclass(frozen=True)
+class Assign:
+    """Supervisor to decoder: decode this video (``Video.to_dict()``) as this attempt."""
+
+    video: int
+    attempt: int
+    source: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _whole("video", self.video)
+        _whole("attempt", self.attempt, 1)
+        _plain("source", self.source)
+
+
+@dataclass(frozen=True)
+class Beat:
+    """Child to supervisor, twice a second while busy: it makes progress. ``counts`` are totals so far."""
+
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _plain("counts", self.counts)
+
+
+@dataclass(frozen=True)
+class Expect:
+    """Supervisor to inference: whether more clips are on their way, so that it need not wait to fill a batch."""
+
+    more: bool
+
+    def __post_init__(self) -> None:
+        if type(self.more) is not bool:
+            raise MessageError(f"more is {self.more!r}, true or false belongs there")
+
+
+@dataclass(frozen=True)
+class Done:
+    """Collector to supervisor: the video has its outcome, and it is written. ``line`` is ``Prediction.to_json()``."""
+
+    video: int
+    line: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _whole("video", self.video)
+        _plain("line", self.line)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Supervisor to child: finish what is at hand and end."""
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """Child to supervisor: it is about to end; ``figures`` are its part of the summary."""
+
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _plain("figures", self.figures)
+
+
+def _plain(name: str, value: object) -> None:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise MessageError(f"{name} is not a mapping with text keys")
+
+
+Control = Hello | Failed | Next | Assign | Beat | Expect | Done | Stop | Goodbye
+"""What passes between the supervisor and its children."""
+
+Report = Scores | VideoEnd | VideoFailed
+"""What the collector receives."""
+
+Message = Control | Report | Clip

@@ -1,0 +1,228 @@
+"""The model folder: a network and ``model.json``, which says how to feed it and what its outputs are called.
+
+``model.json`` holds everything a run needs beside the weights: labels, clip geometry, normalisation, layout, precision
+and where the network came from. It is read and checked before any process starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError
+
+FORMAT = 1
+"""The version of ``model.json`` that this code reads and writes."""
+
+DEMO = "demo"
+"""The name that stands for the small model bundled with the package."""
+
+LAYOUTS = ("NCDHW", "NDHWC")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A checked model folder.
+
+    Args:
+        path: the folder.
+        name: what the network is, for people (``resnet-50``).
+        network: file name of the network inside the folder (``model.onnx``).
+        labels: one name per class, in the order of the network's outputs.
+        frames: frames per clip (T).
+        height: rows of a clip (H).
+        width: columns of a clip (W).
+        layout: axis order of the network's float32 input, ``NCDHW`` or ``NDHWC`` (D is time).
+        mean: per RGB channel, of pixels scaled to 0…1.
+        std: per RGB channel, of pixels scaled to 0…1.
+        target: which backend the network is for: ``onnx`` (any of them), or the backend it was compiled for.
+        precision: ``float32`` unless the network was compiled to something smaller.
+        sha256: of the network file, so that a run folder can tell whether it was made with this model.
+        provenance: where the network came from; free-form, kept as it is.
+    """
+
+    path: Path
+    name: str
+    network: str
+    labels: tuple[str, ...]
+    frames: int = 16
+    height: int = 112
+    width: int = 112
+    layout: str = "NCDHW"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    target: str = "onnx"
+    precision: str = "float32"
+    sha256: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one uint8 RGB clip, ``[T, H, W, C]``."""
+        return (self.frames, self.height, self.width, 3)
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of one uint8 clip."""
+        return self.frames * self.height * self.width * 3
+
+    @property
+    def network_path(self) -> Path:
+        return self.path / self.network
+
+
+def demo_folder() -> Path:
+    """The folder of the small model bundled with the package."""
+    return Path(__file__).resolve().parent.parent / "build" / "demo"
+
+
+def read_model(folder: str | os.PathLike[str]) -> ModelFolder:
+    """Read and check a model folder; ``demo`` stands for the bundled one.
+
+    Raises:
+        ModelError: the folder, ``model.json`` or the network is missing, or contradicts itself.
+    """
+    path = demo_folder() if str(folder) == DEMO and not Path(folder).is_dir() else Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"no model folder at '{path}': make one with 'clipmux build export CHECKPOINT'")
+    described = path / "model.json"
+    try:
+        content = json.loads(described.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"'{path}' has no model.json: make one with 'clipmux build export CHECKPOINT'") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{described}' is not readable as JSON ({error}): export the model again") from None
+    model = _from_json(path, content)
+    if not model.network_path.is_file():
+        raise ModelError(f"'{path}' has no network '{model.network}', which its model.json names: export it again")
+    return model
+
+
+def write_model(model: ModelFolder) -> ModelFolder:
+    """Write ``model.json`` beside a network that is already in the folder, and return it with its ``sha256`` filled in.
+
+    Raises:
+        ModelError: what would be written could not be read back.
+    """
+    model = dataclasses.replace(model, sha256=file_sha256(model.network_path))
+    content = {
+        "format": FORMAT,
+        "name": model.name,
+        "network": model.network,
+        "sha256": model.sha256,
+        "classes": len(model.labels),
+        "labels": list(model.labels),
+        "clip": {"frames": model.frames, "height": model.height, "width": model.width},
+        "layout": model.layout,
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "target": model.target,
+        "precision": model.precision,
+        "provenance": model.provenance,
+    }
+    _from_json(model.path, content)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (model.path / "model.json").write_text(text, encoding="utf-8")
+    return model
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Labels in class order: a text file with one a line, or a JSON with ``labels`` (the reference's annotations).
+
+    Raises:
+        ModelError: the file cannot be read, holds no labels, or names one twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"cannot read labels from '{path}' ({error}): give a text file with one label a line"
+        ) from None
+    if path.suffix == ".json":
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"'{path}' is not JSON ({error}): give a text file with one label a line") from None
+        labels = content.get("labels") if isinstance(content, dict) else content
+    else:
+        labels = [line.strip() for line in text.splitlines() if line.strip()]
+    return _labels(labels, str(path))
+
+
+def _labels(labels: object, where: str) -> tuple[str, ...]:
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
+        raise ModelError(f"'{where}' has no list of labels: give one name per class")
+    if len(set(labels)) != len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ModelError(f"'{where}' names the label '{twice}' twice: every class needs a name of its own")
+    return tuple(labels)
+
+
+def _from_json(path: Path, content: object) -> ModelFolder:
+    where = str(path / "model.json")
+
+    def need(value: bool, what: str) -> None:
+        if not value:
+            raise ModelError(f"'{where}' {what}: export the model again")
+
+    def triple(key: str) -> tuple[float, float, float]:
+        values = content[key] if isinstance(content, dict) else None
+        need(
+            isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values),
+            f"has {key} {values!r} where three numbers (R, G, B) belong",
+        )
+        return (float(values[0]), float(values[1]), float(values[2]))
+
+    need(isinstance(content, dict), "is not a JSON object")
+    assert isinstance(content, dict)  # noqa: S101  (said again for the type checker)
+    need(content.get("format") == FORMAT, f"has format {content.get('format')!r}, this version reads {FORMAT}")
+    needed = {"name", "network", "classes", "labels", "clip", "layout", "mean", "std"}
+    missing = sorted(needed - content.keys())
+    need(not missing, f"lacks '{missing[0]}'" if missing else "")
+    labels = _labels(content["labels"], where)
+    need(content["classes"] == len(labels), f"says {content['classes']!r} classes and lists {len(labels)} labels")
+    network = content["network"]
+    need(
+        isinstance(network, str) and network == os.path.basename(network) and network not in ("", ".", ".."),  # noqa: PTH119
+        f"names the network {network!r}, which is not a file in this folder",
+    )
+    clip = content["clip"] if isinstance(content["clip"], dict) else {}
+    geometry = [clip.get(key) for key in ("frames", "height", "width")]
+    need(
+        all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 4096 for n in geometry),
+        f"has clip {content['clip']!r} where frames, height and width (1 to 4096) belong",
+    )
+    need(content["layout"] in LAYOUTS, f"has layout {content['layout']!r}, one of {', '.join(LAYOUTS)} belongs there")
+    std = triple("std")
+    need(min(std) > 0, f"has std {content['std']!r}, which must be above 0")
+    provenance = content.get("provenance", {})
+    return ModelFolder(
+        path=path,
+        name=str(content["name"]),
+        network=network,
+        labels=labels,
+        frames=clip["frames"],
+        height=clip["height"],
+        width=clip["width"],
+        layout=content["layout"],
+        mean=triple("mean"),
+        std=std,
+        target=str(content.get("target", "onnx")),
+        precision=str(content.get("precision", "float32")),
+        sha256=str(content.get("sha256", "")),
+        provenance=provenance if isinstance(provenance, dict) else {},
+    )

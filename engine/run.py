@@ -1,0 +1,174 @@
+"""One run of the command line: listed videos through the engine into a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from clipmux.workers.results import RunFolder
+from clipmux.workers.sources import Listing
+
+from .backends import choose
+from .config import EngineConfig
+from .errors import ClipmuxError
+from .model import ModelFolder, read_model
+from .prediction import Prediction
+from .progress import ProgressLine
+from .summary import summarise, summary_table
+from .supervisor import Interrupted, Supervisor
+
+log = logging.getLogger("clipmux")
+
+SHOWN_FAILURES = 10
+
+CLASSIFIED, SOME_FAILED = 0, 3
+
+
+def run_videos(
+    listing: Listing,
+    config: EngineConfig,
+    *,
+    output: Path,
+    resume: bool,
+    console: Console,
+    on_prediction: Callable[[Prediction], None] = lambda prediction: None,
+) -> int:
+    """Classify listed videos into the run folder ``output`` and return the exit status: 0, or 3 if some videos failed.
+
+    Args:
+        listing: the videos, and what was left out.
+        config: how.
+        output: the run folder; must be empty, or hold the same run if ``resume``.
+        resume: leave out what has an outcome there.
+        console: where progress and the summary go.
+        on_prediction: called with each outcome of this call.
+
+    Raises:
+        UsageError: nothing was started.
+        Interrupted: SIGINT or SIGTERM came; finished videos are kept.
+        ClipmuxError: the run itself failed.
+    """
+    model = read_model(config.model)
+    folder = RunFolder(output, decides=_decides(config, model), resume=resume)
+    before = folder.outcomes() if resume else {}
+    todo = [video for video in listing.videos if video.video_id not in before]
+    resumed = len(listing.videos) - len(todo)
+    supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log)
+    with _logging_to(folder.log):
+        _say_what_is_done(listing, resumed, output, console)
+        start = time.monotonic()
+        try:
+            with _interrupts(supervisor, console), ProgressLine(console, len(todo)) as line:
+                supervisor.start()
+                log.info("inference: %s", supervisor.about.get("chosen", ""))
+                for prediction in supervisor.outcomes(todo, on_tick=line.show):
+                    on_prediction(prediction)
+                figures = supervisor.stop()
+        except ClipmuxError as error:
+            log.error("%s", error)  # noqa: TRY400  (the sentence says it; a traceback would say less)
+            if isinstance(error, Interrupted):
+                done = supervisor.progress.done
+                raise Interrupted(
+                    f"interrupted with {done} of {len(todo)} videos done, all kept in '{output}': "
+                    "give the same command with --resume to finish the rest"
+                ) from None
+            if folder.fresh and error.exit_status == 2:
+                supervisor.kill()
+                folder.discard()
+            raise
+        finally:
+            supervisor.stop()
+        wall = time.monotonic() - start
+        folder.write_results(video.video_id for video in listing.videos)
+        progress = supervisor.progress
+        failed_before = sum(not good for good in before.values())
+        summary = summarise(
+            figures,
+            videos=progress.done,
+            failed=progress.failed,
+            skipped=len(listing.skipped),
+            resumed=resumed,
+            restarts=progress.restarts,
+            wall_s=wall,
+        )
+        folder.write_summary({**summary, "inference": supervisor.about})
+        log.info("done: %d videos, %d failed", progress.done, progress.failed)
+    console.print(summary_table(summary))
+    console.print(f"results are in {output}", highlight=False, soft_wrap=True)
+    return SOME_FAILED if progress.failed or failed_before else CLASSIFIED
+
+
+def show_failures(failures: list[Prediction], console: Console) -> None:
+    """The first few failures, a line each."""
+    for failure in failures[:SHOWN_FAILURES]:
+        if failure.error is not None:
+            console.print(f"failed at {failure.error.stage}: {failure.error.message}", highlight=False, markup=False)
+    if len(failures) > SHOWN_FAILURES:
+        console.print(f"… and {len(failures) - SHOWN_FAILURES} more in failures.jsonl", highlight=False)
+
+
+def _decides(config: EngineConfig, model: ModelFolder) -> dict[str, Any]:
+    """Everything that results depend on; worker and batch counts change nothing."""
+    return {
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "stride": config.stride,
+        "top_k": config.top_k,
+        "per_clip": config.per_clip,
+        "backend": choose(config.backend, config.device),
+        "device": config.device,
+    }
+
+
+def _say_what_is_done(listing: Listing, resumed: int, output: Path, console: Console) -> None:
+    for name, reason in listing.skipped:
+        log.info("skipped %s: %s", name, reason)
+    if listing.skipped:
+        name, reason = listing.skipped[0]
+        more = f" and {len(listing.skipped) - 1} more, see run.log" if len(listing.skipped) > 1 else ""
+        console.print(f"skipped '{name}' ({reason}){more}", highlight=False, markup=False)
+    if resumed:
+        console.print(f"{resumed} of {len(listing.videos)} videos are done in '{output}' already", highlight=False)
+
+
+@contextlib.contextmanager
+def _interrupts(supervisor: Supervisor, console: Console) -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop the run in order; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:  # noqa: ARG001
+        if supervisor.interrupted:
+            raise KeyboardInterrupt
+        supervisor.interrupt()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    propagate, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.propagate = propagate
+        log.removeHandler(handler)
+        handler.close()

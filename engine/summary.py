@@ -1,0 +1,114 @@
+"""What a run came to: ``summary.json``, and the table a person sees at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from .supervisor import COLLECTOR, DECODER, INFERENCE
+
+Figures = Sequence[tuple[str, dict[str, Any]]]
+"""(role, what the child said when it left) of every child."""
+
+
+def summarise(
+    figures: Figures, *, videos: int, failed: int, skipped: int, resumed: int, restarts: int, wall_s: float
+) -> dict[str, Any]:
+    """The content of ``summary.json``. Rates are over the wall time of this call; times are seconds unless named ``_ms``.
+
+    Args:
+        figures: what the children said.
+        videos: videos with an outcome from this call, failed ones too.
+        failed: those without a prediction.
+        skipped: videos that were listed and never tried, see the log.
+        resumed: videos that had their outcome before.
+        restarts: decoders that had to be replaced.
+        wall_s: seconds from the first process's start to the last one's end.
+    """
+    inference = next((values for role, values in figures if role == INFERENCE), {})
+    clips = inference.get("clips", 0)
+    frames = sum(values.get("frames", 0) for role, values in figures if role == DECODER)
+    batches = inference.get("batches", 0)
+    mean_batch = clips / batches if batches else 0.0
+    latency = inference.get("latency_s", {})
+    return {
+        "videos": videos,
+        "failed": failed,
+        "skipped": skipped,
+        "resumed": resumed,
+        "clips": clips,
+        "frames": frames,
+        "wall_s": wall_s,
+        "videos_per_s": videos / wall_s,
+        "clips_per_s": clips / wall_s,
+        "frames_per_s": frames / wall_s,
+        "batches": batches,
+        "mean_batch": mean_batch,
+        "batch_fill": mean_batch / inference["preferred_batch"] if inference else 0.0,
+        "batch_sizes": inference.get("batch_sizes", {}),
+        "latency_ms": {name: None if value is None else 1000 * value for name, value in latency.items()},
+        "busy_s": _busy(figures),
+        "cpu_s": {role: _total(figures, role, "cpu_s") for role in (DECODER, INFERENCE, COLLECTOR)},
+        "peak_rss_bytes": [
+            {"process": role, "bytes": values["peak_rss_bytes"]}
+            for role, values in figures
+            if "peak_rss_bytes" in values
+        ],
+        "restarts": restarts,
+    }
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The few lines of a summary that people look for."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    done = summary["videos"] - summary["failed"]
+    outcome = f"{done} classified"
+    for name in ("failed", "skipped"):
+        if summary[name]:
+            outcome += f", {summary[name]} {name}"
+    if summary["resumed"]:
+        outcome += f", {summary['resumed']} from before"
+    table.add_row("videos", outcome)
+    table.add_row("clips", f"{summary['clips']} from {summary['frames']} frames")
+    table.add_row(
+        "speed",
+        f"{summary['clips_per_s']:.1f} clips/s, {summary['videos_per_s']:.2f} videos/s, "
+        f"{summary['frames_per_s']:.0f} frames/s in {summary['wall_s']:.1f} s",
+    )
+    table.add_row(
+        "batches", f"{summary['batches']}, {summary['mean_batch']:.1f} clips each, {summary['batch_fill']:.0%} full"
+    )
+    latency = summary["latency_ms"]
+    if latency.get("p50") is not None:
+        shown = ", ".join(f"{name} {value:.0f} ms" for name, value in latency.items())
+        table.add_row("latency", f"{shown} from decoded to scored")
+    busy = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary["busy_s"].items() if seconds >= 0.05)
+    table.add_row("busy seconds", busy or "–")
+    memory = sum(item["bytes"] for item in summary["peak_rss_bytes"])
+    table.add_row("peak memory", f"{memory / 2**20:.0f} MiB in {len(summary['peak_rss_bytes'])} processes")
+    return table
+
+
+def _busy(figures: Figures) -> dict[str, float]:
+    """Busy seconds per stage, over all processes of its role; ``wait`` is a decoder held back by a full queue."""
+    names = {
+        (DECODER, "decode"): "decode",
+        (DECODER, "preprocess"): "preprocess",
+        (DECODER, "send"): "wait",
+        (INFERENCE, "copy"): "batch",
+        (INFERENCE, "infer"): "infer",
+        (COLLECTOR, "collect"): "collect",
+        (COLLECTOR, "write"): "write",
+    }
+    busy = dict.fromkeys(names.values(), 0.0)
+    for role, values in figures:
+        for stage, seconds in values.get("busy_s", {}).items():
+            if (role, stage) in names:
+                busy[names[role, stage]] += seconds
+    return busy
+
+
+def _total(figures: Figures, role: str, name: str) -> float:
+    return float(sum(values.get(name, 0.0) for of, values in figures if of == role))

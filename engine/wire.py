@@ -1,0 +1,181 @@
+"""Messages to frames and back: ``[msgpack header]`` or ``[msgpack header, tensor bytes]``.
+
+A header is ``[VERSION, kind, body]``; a body is the message's fields in order. Everything is checked before a byte of the
+tensor is touched: the number and size of frames, the version, the kind against what this receiver expects, every field, and
+the tensor's length against the shape that the *receiver* knows from the model. Whatever is wrong raises ``MessageError``;
+nothing else is ever raised, and nothing is ever executed (no pickle).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from .errors import MessageError
+from .messages import (
+    Assign,
+    Beat,
+    Clip,
+    ClipKey,
+    Control,
+    Done,
+    Expect,
+    Failed,
+    Goodbye,
+    Hello,
+    Message,
+    Next,
+    Report,
+    Scores,
+    Segment,
+    Stop,
+    VideoEnd,
+    VideoFailed,
+)
+
+VERSION = 1
+CLIP_HEADER_MOST = 1 << 10
+"""Bytes of a clip's header at most; it holds nine numbers."""
+HEADER_MOST = 1 << 26
+"""Bytes of any header at most. The longest are the per-clip results of a very long video: 64 MiB is 40 hours of them."""
+
+Buffer = bytes | memoryview
+Frames = list[Any]
+"""What to send: bytes, and for tensors the array itself, which must not be written to until it has left."""
+
+Plain = TypeVar("Plain", bound=Message)
+
+PLAIN: dict[str, type[Message]] = {
+    kind.__name__: kind
+    for kind in (VideoEnd, VideoFailed, Hello, Failed, Next, Assign, Beat, Expect, Done, Stop, Goodbye)
+}
+"""Messages without a tensor: their fields travel as they are."""
+
+
+def encode(message: Message) -> Frames:
+    """The frames of a message. Tensors are not copied."""
+    if isinstance(message, Clip):
+        return [_pack("Clip", [_key_body(message.key), message.decoded_at]), message.pixels]
+    if isinstance(message, Scores):
+        return [_pack("Scores", [[_key_body(key) for key in message.keys]]), message.scores]
+    return [_pack(type(message).__name__, list(vars(message).values()))]
+
+
+def decode_clip(frames: Sequence[Buffer], shape: tuple[int, int, int, int]) -> Clip:
+    """A clip whose pixels are a view of the received frame, uint8 of ``shape`` ``[T, H, W, C]``."""
+    header, tensor = _frames(frames, 2)
+    if len(header) > CLIP_HEADER_MOST:
+        raise MessageError(f"a clip's header has {len(header)} bytes, at most {CLIP_HEADER_MOST} are allowed")
+    key, decoded_at = _fields(_body(header, {"Clip"})[1], 2)
+    pixels = _tensor(tensor, np.uint8, shape)
+    return _made(lambda: Clip(_key(key), decoded_at, pixels))
+
+
+def decode_report(frames: Sequence[Buffer], classes: int) -> Report:
+    """What the collector receives; scores are float32 ``[N, classes]``."""
+    kind, body = _body(_header(frames), {"Scores", "VideoEnd", "VideoFailed"})
+    if kind == "Scores":
+        _, tensor = _frames(frames, 2)
+        (keys,) = _fields(body, 1)
+        if not isinstance(keys, list) or not keys:
+            raise MessageError(f"scores are for {keys!r}, a list of clips belongs there")
+        scores = _tensor(tensor, np.float32, (len(keys), classes))
+        return _made(lambda: Scores(tuple(_key(key) for key in keys), scores))
+    _frames(frames, 1)
+    message = _plain(kind, body)
+    assert isinstance(message, VideoEnd | VideoFailed)  # noqa: S101  (the kinds allowed above)
+    return message
+
+
+def decode_control(frames: Sequence[Buffer]) -> Control:
+    """What passes between the supervisor and its children."""
+    kind, body = _body(_header(frames), PLAIN.keys() - {"VideoEnd", "VideoFailed"})
+    _frames(frames, 1)
+    message = _plain(kind, body)
+    assert not isinstance(message, Clip | Scores | VideoEnd | VideoFailed)  # noqa: S101  (the kinds allowed above)
+    return message
+
+
+def _pack(kind: str, body: list[Any]) -> bytes:
+    packed: bytes = msgpack.packb([VERSION, kind, body])
+    if len(packed) > HEADER_MOST:
+        raise MessageError(f"a {kind} message of {len(packed)} bytes is above the {HEADER_MOST} that are allowed")
+    return packed
+
+
+def _key_body(key: ClipKey) -> list[Any]:
+    return [key.video, key.attempt, key.index, key.segment.start, key.segment.stop, key.segment.seconds]
+
+
+def _key(body: object) -> ClipKey:
+    video, attempt, index, start, stop, seconds = _fields(body, 6)
+    return ClipKey(video, attempt, index, Segment(start, stop, _seconds(seconds)))
+
+
+def _seconds(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # msgpack has no tuples; Segment checks the rest
+
+
+def _plain(kind: str, body: object) -> Message:
+    made = PLAIN[kind]
+    names = list(made.__dataclass_fields__)
+    values = dict(zip(names, _fields(body, len(names)), strict=True))
+    if "seconds" in values:
+        values["seconds"] = _seconds(values["seconds"])
+    return _made(lambda: made(**values))
+
+
+def _made(make: Callable[[], Plain]) -> Plain:
+    try:
+        return make()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MessageError(f"a message cannot be made of what was received: {error}") from None
+
+
+def _frames(frames: Sequence[Buffer], count: int) -> Sequence[Buffer]:
+    if len(frames) != count:
+        raise MessageError(f"a message came in {len(frames)} frames, {count} belong to it")
+    return frames
+
+
+def _header(frames: Sequence[Buffer]) -> Buffer:
+    if not frames:
+        raise MessageError("a message came without a frame")
+    return frames[0]
+
+
+def _body(header: Buffer, allowed: set[str]) -> tuple[str, Any]:
+    if len(header) > HEADER_MOST:
+        raise MessageError(f"a header has {len(header)} bytes, at most {HEADER_MOST} are allowed")
+    try:
+        # msgpack itself refuses lengths that go beyond the header; 64 levels of nesting are more than any message has
+        content = msgpack.unpackb(header, strict_map_key=True, max_ext_len=0)
+    except Exception as error:  # the unpacker raises many kinds for foreign bytes, none of which may pass
+        raise MessageError(f"a header is not msgpack: {type(error).__name__}") from None
+    version, kind, body = _fields(content, 3)
+    if version != VERSION or type(version) is not int:
+        raise MessageError(f"a header has version {version!r}, this side speaks {VERSION}")
+    if not isinstance(kind, str) or kind not in allowed:
+        raise MessageError(f"a message of kind {str(kind)[:40]!r} does not belong here")
+    return kind, body
+
+
+def _fields(body: object, count: int) -> list[Any]:
+    if not isinstance(body, list) or len(body) != count:
+        raise MessageError(f"{count} values belong into a part of a header that has {_short(body)}")
+    return body
+
+
+def _short(body: object) -> str:
+    return f"{len(body)}" if isinstance(body, list) else f"a {type(body).__name__}"
+
+
+def _tensor(frame: Buffer, dtype: type[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    needed = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if len(frame) != needed:
+        raise MessageError(f"a tensor has {len(frame)} bytes, {needed} make {np.dtype(dtype).name} {list(shape)}")
+    return np.frombuffer(frame, dtype).reshape(shape)

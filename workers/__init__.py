@@ -1,0 +1,1 @@
+"""clipmux.workers: the processes on either side of the device."""

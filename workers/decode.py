@@ -1,0 +1,270 @@
+"""Frames with their times, from a video file or a folder of frames.
+
+What is wrong with a video comes out as a ``VideoError`` that names the file, the stage and the remedy; nothing else
+is raised for a bad file, and libav prints nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.logging
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+from PIL import Image
+
+from clipmux.engine.errors import VideoError
+
+from .containers import missing_bytes
+from .sources import FRAME_NAME, Video
+
+av.logging.set_level(None)  # libav's own words go nowhere; errors come as exceptions
+
+_NOT_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame as it was decoded; ``preprocess`` makes pixels of it.
+
+    Args:
+        picture: in the codec's own pixel format, size and orientation.
+        seconds: its PTS, exactly as the file says (the first one need not be 0); ``None`` in frame folders.
+        duration: seconds above 0; ``None`` in frame folders.
+    """
+
+    picture: av.VideoFrame | Image.Image
+    seconds: float | None
+    duration: float | None
+
+
+def decode(video: Video, *, threads: int = 1) -> Iterator[Frame]:
+    """Yield the frames of ``video`` in presentation order, one at a time; closing the generator closes the file.
+
+    Args:
+        threads: of the codec. 1 suits a machine whose cores are all busy with decoders of their own.
+
+    Raises:
+        VideoError: stage ``open`` where no frame was tried yet, ``decode`` afterwards. Damage before the first good
+            frame is skipped, as in a broadcast joined midway; any later damage fails the video.
+    """
+    return _decode_folder(video) if video.kind == "frames" else _decode_file(video.path, threads)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _decode_file(path: Path, threads: int) -> Iterator[Frame]:
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        stream.codec_context.thread_count = threads
+        stream.codec_context.thread_type = "AUTO" if threads > 1 else "NONE"
+        time_base = stream.time_base or Fraction(1, 1000)
+        clock = _Clock(time_base, _frame_duration(stream), trust_pts=container.format.name != "avi")
+        held: Frame | None = None  # a frame that does not say how long it lasts waits for the next one
+        for picture in _pictures(container, stream, path):
+            seconds, duration = clock.time(picture.pts, picture.dts, picture.duration)
+            if held is not None and held.seconds is not None:
+                apart = seconds - held.seconds
+                yield Frame(held.picture, held.seconds, apart if apart > 0 else clock.typical)
+            held = None
+            if duration is None:
+                held = Frame(picture, seconds, None)
+            else:
+                yield Frame(picture, seconds, duration)
+        if held is not None:
+            yield Frame(held.picture, held.seconds, clock.typical)
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    """Open a file that has been looked at first, since libav calls many different faults "invalid data"."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder without frames" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise VideoError(
+                "open", "NotAFile", f"'{path}' is {what}: give a video file, or a folder of image_00001.jpg …"
+            )
+        if status.st_size == 0:
+            raise VideoError("open", "EmptyFile", f"'{path}' is empty (0 bytes): copy or download it again")
+        missing = missing_bytes(path)
+    except FileNotFoundError:
+        raise VideoError("open", "MissingFile", f"there is no file '{path}': check the path") from None
+    except PermissionError:
+        raise VideoError("open", "NotReadable", f"'{path}' may not be read: check its permissions") from None
+    except OSError as error:
+        raise VideoError("open", "NotReadable", f"'{path}' cannot be read ({error.strerror}): check the disk") from None
+    except ValueError as error:  # a null character in the name
+        raise VideoError(
+            "open", "MissingFile", f"there can be no file {str(path)!r} ({error}): check the path"
+        ) from None
+    if missing:
+        raise VideoError(
+            "open",
+            "Truncated",
+            f"'{path}' is cut short, at least {missing:,} bytes of it are missing: copy or download it again",
+        )
+    try:
+        # "file:" keeps libav from reading a protocol into a name such as "a:b.mp4", and the whitelist keeps a playlist
+        # that calls itself a video from reaching out to the network. A title need not be UTF-8.
+        return av.open(
+            "file:" + os.fspath(path), "r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
+    except av.FFmpegError as error:
+        raise VideoError(
+            "open", "NotMedia", f"'{path}' cannot be read as a video ({error.strerror}): check what it is"
+        ) from None
+
+
+def _video_stream(container: av.container.InputContainer, path: Path) -> VideoStream:
+    """The first stream of moving pictures: cover art also calls itself video."""
+    for stream in container.streams.video:
+        if stream.disposition & _NOT_PICTURES:
+            continue
+        if stream.codec_context is None:
+            raise VideoError(
+                "open", "NoDecoder", f"'{path}' holds video in a codec that cannot be decoded here: convert it to H.264"
+            )
+        return stream
+    kinds = sorted({stream.type for stream in container.streams})
+    holds = f"only {', '.join(kinds)}" if kinds else "nothing"
+    raise VideoError("open", "NoVideoStream", f"'{path}' has no video stream, it holds {holds}: leave it out")
+
+
+def _pictures(container: av.container.InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
+    """Decode, and tell damage at the beginning (skipped) from damage later on (fatal)."""
+    frames = 0
+    first_fault = ""
+    cut = False  # whether the last packet so far was incomplete
+
+    def fault(what: str | None) -> None:
+        nonlocal first_fault
+        if frames:
+            kind = "Truncated" if cut else "Damaged"
+            message = f"'{path}' is damaged after frame {frames} ({what}): copy or download it again"
+            raise VideoError("decode", kind, message)
+        first_fault = first_fault or str(what)
+
+    try:
+        for packet in _packets(container, stream):
+            # A demuxer marks a packet that the end of the file cuts through. Transport streams mark others too, where
+            # two recordings were joined and nothing is lost: a mark counts on the last packet, or if decoding fails.
+            cut = packet.is_corrupt if packet is not None else cut
+            try:
+                pictures = stream.codec_context.decode(packet)
+            except av.FFmpegError as error:
+                fault(error.strerror)
+                continue
+            for picture in pictures:
+                if picture.is_corrupt:
+                    fault("parts of the next picture are missing")
+                else:
+                    frames += 1
+                    yield picture
+    except av.FFmpegError as error:  # of the demuxer
+        fault(error.strerror)
+    if not frames:
+        why = f" ({first_fault})" if first_fault else ""
+        raise VideoError("decode", "NoFrames", f"not one frame of '{path}' could be decoded{why}: check the file")
+    if cut:
+        fault("the file ends within a frame")
+
+
+def _packets(container: av.container.InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | None]:
+    """The stream's packets, and at last ``None``, which makes the codec give out the frames that it still holds.
+
+    Empty ones are left out: AVI says so "the same frame again", and a codec would take it for the end.
+    """
+    for packet in container.demux(stream):
+        if packet.size:
+            yield packet
+    yield None
+
+
+def _frame_duration(stream: VideoStream) -> float:
+    """Seconds per frame by the stream's nominal rate; 1/25 where it has none. Only a last resort."""
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    return float(1 / rate) if rate else 0.04
+
+
+class _Clock:
+    """Times of frames that come in presentation order.
+
+    A PTS is taken as it is. Raw streams have none, and in AVI what stands for it is the DTS, out of order where there
+    are B-frames: there a frame's time is the DTS it was given out at (less the codec's delay), or that of the frame
+    before it plus its duration.
+    """
+
+    def __init__(self, time_base: Fraction, typical: float, *, trust_pts: bool) -> None:
+        self.typical = typical
+        self._time_base = time_base
+        self._trust_pts = trust_pts
+        self._delay: int | None = None
+        self._next = 0.0
+
+    def time(self, pts: int | None, dts: int | None, duration: int) -> tuple[float, float | None]:
+        """Seconds of a frame, and how long it lasts; ``None`` where it does not say."""
+        if pts is not None and (self._trust_pts or self._delay is None):
+            seconds = float(pts * self._time_base)
+            self._delay = dts - pts if dts is not None else 0
+        elif dts is not None:
+            seconds = float((dts - (self._delay or 0)) * self._time_base)
+        else:
+            seconds = self._next
+        lasts = float(duration * self._time_base) if duration > 0 else None
+        self._next = seconds + (lasts or self.typical)
+        return seconds, lasts
+
+
+# --- folders of frames -----------------------------------------------------------------------------------------------
+
+
+def _decode_folder(video: Video) -> Iterator[Frame]:
+    for path in _frame_paths(video):
+        try:
+            with Image.open(path) as image:
+                picture = image.convert("RGB")  # a copy: the file closes; EXIF orientation is not looked at
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise VideoError(
+                "decode", "BadImage", f"'{path}' cannot be read as a picture ({why}): extract the frames again"
+            ) from None
+        yield Frame(picture, None, None)
+
+
+def _frame_paths(video: Video) -> list[Path]:
+    """The wanted frames in order; every number from the first to the last is there."""
+    numbered: dict[int, str] = {}
+    try:
+        names = sorted(os.listdir(video.path))  # noqa: PTH208  (names are all that is wanted)
+    except OSError as error:
+        raise VideoError(
+            "open", "MissingFile", f"the folder '{video.path}' cannot be read ({error.strerror}): check the path"
+        ) from None
+    for name in names:
+        if match := FRAME_NAME.fullmatch(name):
+            numbered.setdefault(int(match[1]), name)
+    there = max(numbered, default=0)
+    last = there if video.last is None else min(video.last, there)
+    wanted = range(video.first, last + 1)
+    if not wanted:
+        raise VideoError(
+            "open",
+            "NoFrames",
+            f"'{video.path}' has no frame from image_{video.first:05d} on: extract the frames again",
+        )
+    for number in wanted:
+        if number not in numbered:
+            raise VideoError(
+                "open",
+                "MissingFrame",
+                f"'{video.path}' lacks image_{number:05d}.jpg (it has frames up to {there}): extract the frames again",
+            )
+    return [video.path / numbered[number] for number in wanted]

@@ -1,0 +1,138 @@
+"""A decoded frame to pixels: uint8 RGB, upright, scaled and cropped to what the network sees.
+
+The arithmetic is the reference's (3D-ResNets-PyTorch on PIL images); what it did before that, extracting the frames
+with ffmpeg, is done here by an exact conversion to RGB.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import av
+import av.filter
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import SideData
+from av.video.plane import VideoPlane
+from PIL import Image
+
+from clipmux.engine.errors import VideoError
+
+from .decode import Frame
+
+_BILINEAR = Image.Resampling.BILINEAR
+_FLIP_X = Image.Transpose.FLIP_LEFT_RIGHT
+_FLIP_Y = Image.Transpose.FLIP_TOP_BOTTOM
+_SWAP_XY = Image.Transpose.TRANSPOSE
+
+
+class Exact:
+    """Frames to uint8 ``[height, width, 3]``, RGB, C-contiguous; the same object serves any number of videos.
+
+    The picture is scaled to cover ``height`` × ``width`` with its proportions kept (bilinear, antialiased; the other
+    side is rounded down), then its centre is cut out. Where both are 112, a picture of 340 × 256 becomes 148 × 112
+    and loses 18 columns on either side. Pixels count as square, as in the reference.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._height = height
+        self._width = width
+        self._to_rgb = _ToRgb()
+
+    def __call__(self, frame: Frame) -> npt.NDArray[np.uint8]:
+        """Pixels of one frame.
+
+        Raises:
+            VideoError: the frame's pixel format cannot be converted.
+        """
+        picture = frame.picture
+        image = picture.convert("RGB") if isinstance(picture, Image.Image) else self._to_rgb(picture)
+        size = self._scaled(image.width, image.height)
+        if image.size != size:
+            image = image.resize(size, _BILINEAR)
+        left = round((image.width - self._width) / 2)  # half to even, as the reference does
+        top = round((image.height - self._height) / 2)
+        return np.array(image.crop((left, top, left + self._width, top + self._height)), np.uint8)
+
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Columns and rows after scaling: one of them is as wanted, the other at least."""
+        if width * self._height <= height * self._width:
+            return self._width, int(self._width * height / width)
+        return int(self._height * width / height), self._height
+
+
+class _ToRgb:
+    """Decoded frames to upright RGB images of the same size.
+
+    libswscale rounds right only when asked to: its default is 0.8 to 1.6 of 255 darker in each channel. It is asked
+    for planar RGB (gbrp), which is bit for bit the same as rgb24 and twice as fast.
+    """
+
+    def __init__(self) -> None:
+        self._kind: tuple[object, ...] | None = None
+        self._graph: av.filter.Graph | None = None
+
+    def __call__(self, picture: av.VideoFrame) -> Image.Image:
+        # Matrix and range come from the frame's tags. Untagged YUV counts as BT.601, limited range, as in ffmpeg.
+        kind = (picture.format.name, picture.width, picture.height, int(picture.colorspace), int(picture.color_range))
+        try:
+            if self._graph is None or kind != self._kind:
+                self._graph, self._kind = _graph(*kind), kind
+            self._graph.vpush(picture)
+            planar = self._graph.vpull()
+        except av.FFmpegError as error:
+            self._graph = None
+            raise VideoError(
+                "decode",
+                "PixelFormat",
+                f"a picture of {picture.width} × {picture.height} in the format '{picture.format.name}' cannot be "
+                f"converted to RGB ({error.strerror}): convert the video to H.264",
+            ) from None
+        green, blue, red = (_grey(plane, planar.width, planar.height) for plane in planar.planes)
+        return _upright(Image.merge("RGB", (red, green, blue)), picture)
+
+
+def _graph(pixel_format: str, width: int, height: int, colorspace: int, color_range: int) -> av.filter.Graph:
+    """buffer → scale → gbrp, for frames of one kind."""
+    graph = av.filter.Graph()
+    source = graph.add(
+        "buffer",
+        video_size=f"{width}x{height}",
+        pix_fmt=pixel_format,
+        time_base="1/1",
+        pixel_aspect="1/1",
+        colorspace=str(colorspace),
+        range=str(color_range),
+    )
+    # interl=-1: in interlaced frames the chroma of a line is that of its own field.
+    scale = graph.add("scale", flags="bilinear+accurate_rnd+full_chroma_int", interl="-1", threads="1")
+    planar = graph.add("format", pix_fmts="gbrp")
+    graph.link_nodes(source, scale, planar, graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _grey(plane: VideoPlane, width: int, height: int) -> Image.Image:
+    """A plane as an image, not copied; its lines may be padded."""
+    values: npt.NDArray[np.uint8] = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # it is a buffer
+    return Image.frombuffer("L", (width, height), values, "raw", "L", plane.line_size, 1)
+
+
+def _upright(image: Image.Image, picture: av.VideoFrame) -> Image.Image:
+    """Apply the display matrix that phones write: one of eight ways to turn and mirror.
+
+    The matrix is [a b u, c d v, x y w] in 16.16 fixed point, and shows column p and row q (downwards) at column
+    a·p + c·q and row b·p + d·q (ISO/IEC 14496-12, 6.2.2). A quarter turn clockwise has b = 1 and c = -1.
+    """
+    matrix = picture.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return image
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        image = image.transpose(_SWAP_XY)
+        a, d = c, b
+    if a < 0:
+        image = image.transpose(_FLIP_X)
+    if d < 0:
+        image = image.transpose(_FLIP_Y)
+    return image

@@ -1,0 +1,222 @@
+"""The run folder: what one run writes, and what a resumed one reads.
+
+``results.jsonl`` and ``failures.jsonl`` are the journal, a line per video as it finishes; ``results.json`` (the reference's
+format) and ``summary.json`` are written whole at the end; ``run.json`` says what the run was asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from clipmux.engine.errors import ClipmuxError, UsageError
+
+RESULTS = "results.jsonl"
+FAILURES = "failures.jsonl"
+FORMAT = 1
+
+
+class Journal:
+    """Appends outcomes to a run folder, whole lines only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {name: _open_for_lines(folder / name) for name in (RESULTS, FAILURES)}
+        self._dirty: set[str] = set()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one outcome (``Prediction.to_json()``); on return a crash of this process cannot lose it.
+
+        Raises:
+            ClipmuxError: the disk is full or gone.
+        """
+        name = FAILURES if "error" in line else RESULTS
+        file = self._files[name]
+        with _named_errors(file.name):
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+        self._dirty.add(name)
+
+    def sync(self) -> None:
+        """On return a crash of the machine cannot lose what was written either."""
+        for name in sorted(self._dirty):
+            with _named_errors(self._files[name].name):
+                os.fsync(self._files[name].fileno())
+        self._dirty.clear()
+
+    def close(self) -> None:
+        self.sync()
+        for file in self._files.values():
+            file.close()
+
+
+class RunFolder:
+    """A run folder that belongs to this run.
+
+    Args:
+        path: the folder.
+        decides: everything that the results depend on; a resumed run must be asked for the same.
+        resume: go on with what is there.
+
+    Raises:
+        UsageError: it cannot be written, is not empty, or holds another run.
+    """
+
+    def __init__(self, path: Path, *, decides: dict[str, Any], resume: bool) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            existing = sorted(entry.name for entry in path.iterdir())
+            if existing and not resume:
+                remedy = "give another --output" + (", or --resume to go on with it" if "run.json" in existing else "")
+                raise UsageError(f"the run folder '{path}' is not empty: {remedy}")
+            self.fresh = not existing
+            if existing:
+                self._check_same(decides)
+            else:
+                write_json(path / "run.json", {"format": FORMAT, **decides})
+            with (path / "run.log").open("ab"):  # that it can be written is found out now, not by the first result
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"the run folder '{path}' cannot be written ({error.strerror}): give another --output"
+            ) from None
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    def outcomes(self) -> dict[str, bool]:
+        """The video ids that have an outcome, and whether it is a result; repairs a torn last line."""
+        found: dict[str, bool] = {}
+        for name in (FAILURES, RESULTS):
+            _repair(self.path / name)
+            for _, line in read_lines(self.path / name):
+                found[line["video_id"]] = name == RESULTS
+        return found
+
+    def write_results(self, order: Iterable[str]) -> None:
+        """Write ``results.json``, the reference's format, with the videos in this order, holding one at a time."""
+        path = self.path / RESULTS
+        offsets = {line["video_id"]: offset for offset, line in read_lines(path)}
+        with _replacing(self.path / "results.json") as out:
+            out.write(b'{"results": {')
+            with path.open("rb") as file:
+                separator = b""
+                for video_id in order:
+                    if video_id not in offsets:
+                        continue
+                    file.seek(offsets[video_id])
+                    entry = reference_entry(json.loads(file.readline()))
+                    out.write(separator + json.dumps(video_id, ensure_ascii=False).encode() + b": ")
+                    out.write(json.dumps(entry, ensure_ascii=False).encode())
+                    separator = b",\n"
+            out.write(b"}}\n")
+
+    def discard(self) -> None:
+        """Remove a run folder that has nothing in it yet but what this run began."""
+        for name in ("run.json", "run.log", RESULTS, FAILURES):
+            file = self.path / name
+            if file.exists() and (name in ("run.json", "run.log") or not file.stat().st_size):
+                file.unlink()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        write_json(self.path / "summary.json", summary)
+
+    def _check_same(self, decides: dict[str, Any]) -> None:
+        try:
+            before = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise UsageError(
+                f"'{self.path}' is not a run folder (no run.json to read): give another --output"
+            ) from None
+        for key, value in decides.items():
+            if before.get(key) != value:
+                raise UsageError(
+                    f"the run in '{self.path}' has {key} {before.get(key)!r}, this one {value!r}: "
+                    "resume with the same, or give another --output"
+                )
+
+
+def reference_entry(line: dict[str, Any]) -> list[dict[str, Any]]:
+    """A line of ``results.jsonl`` as the reference writes it: top labels, or segments with theirs."""
+    if "per_clip" in line:
+        return [{"segment": clip["segment"], "result": clip["result"]} for clip in line["per_clip"]]
+    result: list[dict[str, Any]] = line["result"]
+    return result
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Byte offset and content of every line of a journal file; nothing if there is no such file.
+
+    Raises:
+        ClipmuxError: a line is not one that we wrote.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        offset = 0
+        for number, raw in enumerate(file, start=1):
+            try:
+                line = json.loads(raw)
+                line["video_id"]  # noqa: B018  (a line without one is as foreign as one that is not JSON)
+            except (ValueError, TypeError, KeyError):
+                raise ClipmuxError(f"line {number} of '{path}' is not a result: remove it, then resume") from None
+            yield offset, line
+            offset += len(raw)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON so that whoever looks finds the old file or the whole new one."""
+    with _replacing(path) as out:
+        out.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    temporary = path.with_name(path.name + ".part")
+    with _named_errors(str(path)):
+        with temporary.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _named_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ClipmuxError(
+            f"'{path}' cannot be written ({error.strerror}): make room for it, then go on with --resume"
+        ) from None
+
+
+def _open_for_lines(path: Path) -> BinaryIO:
+    with _named_errors(str(path)):
+        return path.open("ab")
+
+
+def _repair(path: Path) -> None:
+    """Cut off a last line that a crash left without its end; its video runs again."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end != size:
+            file.truncate(end)

@@ -1,0 +1,422 @@
+"""What to classify: files, folders, frame folders, globs, paths on standard input, annotation files.
+
+Only names are looked at here; whether a file can be decoded is found out by the decoder, and reported there.
+"""
+
+# A list may be long, and os.scandir with plain strings is several times as fast as pathlib.
+# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH119, PTH122, PTH207, PTH208
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from clipmux.engine.errors import MessageError, UsageError
+
+# fmt: off
+ENDINGS = frozenset((
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m2ts",
+    ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv",
+    ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+))
+# fmt: on
+"""Endings, in lower case, of what a folder is searched for. A file that is named plainly may have any ending."""
+
+FRAME_NAME = re.compile(r"image_([0-9]+)\.(?:jpg|jpeg|png)", re.IGNORECASE)
+"""The name of a frame in a frame folder; the reference's are ``image_00001.jpg``, the first number being 1."""
+
+KINDS = ("file", "frames")
+NAMES = ("stem", "path")
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video to classify.
+
+    Args:
+        video_id: its name in the results.
+        path: of the file, or of the folder of frames.
+        kind: ``file`` or ``frames``.
+        first: number of the first frame wanted, from 1 (frame folders).
+        last: number of the last frame wanted, inclusive; ``None`` is all that are there (frame folders).
+        label: the true label where annotations give one.
+    """
+
+    video_id: str
+    path: Path
+    kind: str
+    first: int = 1
+    last: int | None = None
+    label: str | None = None
+
+    def to_dict(self) -> dict[str, str | int | None]:
+        """Plain values for the wire."""
+        return {
+            "video_id": self.video_id,
+            "path": str(self.path),
+            "kind": self.kind,
+            "first": self.first,
+            "last": self.last,
+            "label": self.label,
+        }
+
+    @classmethod
+    def from_dict(cls, values: object) -> Video:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            MessageError: a key is missing or unknown, or a value is not what ``to_dict`` would write.
+        """
+        if not isinstance(values, dict):
+            raise MessageError(f"a video must be a mapping, not {values!r}")
+        keys = {"video_id", "path", "kind", "first", "last", "label"}
+        if values.keys() != keys:
+            wrong = sorted(map(str, values.keys() ^ keys))
+            raise MessageError(
+                f"a video has the keys {', '.join(sorted(keys))}; missing or unknown: {', '.join(wrong)}"
+            )
+        video_id, path, kind, label = (values[key] for key in ("video_id", "path", "kind", "label"))
+        first, last = values["first"], values["last"]
+        if not isinstance(video_id, str) or not video_id:
+            raise MessageError(f"a video's video_id must be a name, not {video_id!r}")
+        if not isinstance(path, str) or not path:
+            raise MessageError(f"a video's path must be a string, not {path!r}")
+        if kind not in KINDS:
+            raise MessageError(f"a video's kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        if type(first) is not int or first < 0:
+            raise MessageError(f"a video's first frame must be a number from 0 on, not {first!r}")
+        if last is not None and (type(last) is not int or last < first):
+            raise MessageError(f"a video's last frame must be a number from {first} on, or None, not {last!r}")
+        if label is not None and not isinstance(label, str):
+            raise MessageError(f"a video's label must be a string or None, not {label!r}")
+        return cls(video_id, Path(path), kind, first, last, label)
+
+
+@dataclass
+class Listing:
+    """The videos found, in order, and what was left out: ``(name, reason)``."""
+
+    videos: list[Video] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def video_at(path: Path) -> Video:
+    """The video at ``path``, a frame folder or a file, named by its stem. It need not exist: decoding tells."""
+    kind = "frames" if _is_frame_folder(str(path)) else "file"
+    return Video(_stem(str(path), kind), path, kind)
+
+
+# --- files, folders, globs, standard input ---------------------------------------------------------------------------
+
+
+def list_videos(inputs: Sequence[str], *, stdin: TextIO | None, names: str = "stem") -> Listing:
+    """List what the inputs name, in their order; inside a folder or a glob in natural order (``clip2``, ``clip10``).
+
+    A file that does not exist is listed too: it becomes a failed video, and all others go on.
+
+    Args:
+        inputs: files, folders (searched through), frame folders, globs, and ``-`` for one path a line on ``stdin``.
+        stdin: where ``-`` reads from.
+        names: what a ``video_id`` is: ``stem``, the file name without its ending; or ``path``, the path below the
+            folder it was found in, or as it was given.
+
+    Raises:
+        UsageError: no inputs; a folder without videos; a glob that matches nothing; two videos with one id.
+    """
+    if names not in NAMES:
+        raise UsageError(f"names cannot be '{names}': give one of {', '.join(NAMES)}")
+    if not inputs:
+        raise UsageError("there is nothing to classify: name files, folders, globs, or - for paths on standard input")
+    finder = _Finder(names)
+    for given in inputs:
+        if given == "-":
+            finder.add_lines(stdin)
+        elif os.path.lexists(given) or not glob.has_magic(given):
+            finder.add_path(given)
+        else:
+            finder.add_glob(given)
+    if not finder.listing.videos:
+        name, reason = finder.listing.skipped[0]
+        raise UsageError(f"there is nothing to classify: '{name}' was left out, since {reason}")
+    return finder.listing
+
+
+class _Finder:
+    """Collects videos; knows which it has already."""
+
+    def __init__(self, names: str) -> None:
+        self.listing = Listing()
+        self._names = names
+        self._by_real_path: dict[str, str] = {}
+        self._by_id: dict[str, str] = {}
+
+    def add_lines(self, stdin: TextIO | None) -> None:
+        if stdin is None:
+            raise UsageError("'-' reads paths from standard input, and there is none: name the videos instead")
+        paths = [line.rstrip("\r\n") for line in stdin]
+        paths = [path for path in paths if path.strip()]
+        if not paths:
+            raise UsageError("standard input held no paths: write one a line")
+        for path in paths:
+            self.add_path(path)
+
+    def add_path(self, given: str) -> None:
+        if os.path.isdir(given):
+            if not self._add_all(_search(given), given):
+                raise UsageError(f"the folder '{given}' holds no video and no folder of frames: check the path")
+        else:
+            self._add(given, "file", shown=given)
+
+    def add_glob(self, pattern: str) -> None:
+        """Files that look like videos, and folders, which are searched unless ``**`` does that itself."""
+        ending = os.path.splitext(pattern)[1]
+        any_ending = bool(ending) and not glob.has_magic(ending)  # '*.bin' says itself which files are meant
+        found = 0
+        for path in sorted(glob.glob(pattern, recursive=True), key=_natural):
+            if os.path.isdir(path):
+                if "**" not in pattern:
+                    found += self._add_all(_search(path), path)
+                elif _is_frame_folder(path):
+                    self._add(path, "frames", shown=path)
+                    found += 1
+            elif any_ending or _has_ending(path):
+                self._add(path, "file", shown=path)
+                found += 1
+        if not found:
+            raise UsageError(f"no video matches '{pattern}': check the path, or give the folder itself")
+
+    def _add_all(self, found: Iterable[tuple[str, str, str]], folder: str) -> int:
+        """What a search of ``folder`` found; returns how many that were."""
+        count = 0
+        for path, kind, real in found:
+            shown = folder if path == folder else os.path.relpath(path, folder)
+            self._add(path, kind, shown=shown, real=real)
+            count += 1
+        return count
+
+    def _add(self, path: str, kind: str, *, shown: str, real: str | None = None) -> None:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            self.listing.skipped.append((ascii(path)[1:-1], "its name is not UTF-8: rename it"))
+            return
+        real = real or os.path.realpath(path)
+        if real in self._by_real_path:
+            self.listing.skipped.append((path, f"it is the same as '{self._by_real_path[real]}'"))
+            return
+        video_id = shown.replace(os.sep, "/") if self._names == "path" else _stem(path, kind)
+        if video_id in self._by_id:
+            remedy = "give --names path" if self._names == "stem" else "give the one folder that holds both"
+            both = f"'{self._by_id[video_id]}' and '{path}'"
+            raise UsageError(f"two videos would be called '{video_id}' in the results, {both}: {remedy}")
+        self._by_real_path[real] = path
+        self._by_id[video_id] = path
+        self.listing.videos.append(Video(video_id, Path(path), kind))
+
+
+def _search(folder: str) -> Iterator[tuple[str, str, str]]:
+    """``(path, kind, real path)`` of all videos and frame folders below a folder, in natural order.
+
+    Hidden ones are passed over. Links are followed, but no folder is looked at twice, so that loops end.
+    """
+    seen: set[tuple[int, int]] = set()
+
+    def walk(path: str, real: str) -> Iterator[tuple[str, str, str]]:
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        found: list[tuple[str, bool, bool]] = []  # name, whether it is a folder, whether it is a link
+        frames = False
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if name[:6].lower() == "image_" and FRAME_NAME.fullmatch(name):
+                    frames = True
+                elif _has_ending(name) or entry.is_dir():
+                    found.append((name, entry.is_dir(), entry.is_symlink()))
+        if frames:
+            yield path, "frames", real
+        for name, is_folder, is_link in sorted(found, key=lambda item: _natural(item[0])):
+            inner = os.path.join(path, name)
+            inner_real = os.path.realpath(inner) if is_link else os.path.join(real, name)
+            if is_folder:
+                yield from walk(inner, inner_real)
+            else:
+                yield inner, "file", inner_real
+
+    try:
+        yield from walk(folder, os.path.realpath(folder))
+    except OSError as error:
+        raise UsageError(f"'{error.filename}' cannot be searched ({error.strerror}): check its permissions") from None
+
+
+def _has_ending(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in ENDINGS
+
+
+def _is_frame_folder(path: str) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return any(FRAME_NAME.fullmatch(entry.name) for entry in entries)
+    except OSError:
+        return False
+
+
+def _stem(path: str, kind: str) -> str:
+    """``clip.mp4`` is called ``clip``; a frame folder is called what it is called, even where it was given as ``.``."""
+    if kind == "frames":
+        return os.path.basename(os.path.abspath(path))
+    return os.path.splitext(os.path.basename(path))[0] or path
+
+
+def _natural(text: str) -> tuple[list[tuple[str, int]], str]:
+    """Sort key by which ``clip2`` comes before ``clip10``; the text itself decides between ``clip1`` and ``clip01``."""
+    parts = re.split(r"([0-9]+)", text)
+    numbers = [int(part) for part in parts[1::2]] + [0]
+    return list(zip(parts[::2], numbers, strict=True)), text
+
+
+# --- annotations -----------------------------------------------------------------------------------------------------
+
+
+def list_annotated(annotations: Path, root: Path, *, subset: str = "validation") -> Listing:
+    """List the videos of one subset of an annotation file (the reference's JSON), in its order.
+
+    A video is ``ROOT/<label>/<video_id>``: a folder of frames, or a file with a video's ending; an entry's
+    ``video_path`` (absolute, or below the root) wins. What is not on disk is left out with a reason.
+
+    Raises:
+        UsageError: the JSON or the root cannot be used, there is no such subset, or nothing of it is on disk.
+    """
+    database = _read_database(annotations)
+    if not root.is_dir():
+        raise UsageError(f"there is no folder '{root}': give the folder with one folder for each label as --root")
+    subsets = {entry.get("subset") for entry in database.values()}
+    if subset not in subsets:
+        there = ", ".join(sorted(str(name) for name in subsets)) or "none"
+        raise UsageError(f"'{annotations}' has no subset '{subset}': give --subset as one of {there}")
+    listing = Listing()
+    shelf = _Shelf(root)
+    for video_id, entry in database.items():
+        if entry.get("subset") != subset:
+            continue
+        found = _find_annotated(video_id, entry, shelf, annotations)
+        if isinstance(found, str):
+            listing.skipped.append((video_id, found))
+        else:
+            listing.videos.append(found)
+    if not listing.videos:
+        name, reason = listing.skipped[0]
+        raise UsageError(
+            f"none of the {len(listing.skipped)} '{subset}' videos of '{annotations}' can be classified "
+            f"('{name}': {reason}): check --root"
+        )
+    return listing
+
+
+def _read_database(annotations: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(annotations.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read annotations from '{annotations}' ({error.strerror}): check the path") from None
+    except ValueError as error:
+        raise UsageError(f"'{annotations}' is not JSON ({error}): give the annotation file") from None
+    database = content.get("database") if isinstance(content, dict) else None
+    if not isinstance(database, dict) or not database:
+        raise UsageError(f"'{annotations}' has no 'database' of videos: give an annotation file like kinetics.json")
+    for video_id, entry in database.items():
+        if not video_id or not isinstance(entry, dict):
+            raise UsageError(f"'{annotations}' has {entry!r} as the entry of '{video_id}', where an object belongs")
+    return database
+
+
+def _find_annotated(video_id: str, entry: dict[str, Any], shelf: _Shelf, annotations: Path) -> Video | str:
+    """The video of one entry, or the reason why there is none."""
+    annotation = entry.get("annotations")
+    if annotation is not None and not isinstance(annotation, dict):
+        raise UsageError(f"'{annotations}' has annotations {annotation!r} for '{video_id}', where an object belongs")
+    label = (annotation or {}).get("label")
+    segment = (annotation or {}).get("segment")
+    if label is not None and not isinstance(label, str):
+        raise UsageError(f"'{annotations}' has the label {label!r} for '{video_id}', where a name belongs")
+    if segment is not None and not (
+        isinstance(segment, list) and len(segment) == 2 and all(type(number) in (int, float) for number in segment)
+    ):
+        raise UsageError(f"'{annotations}' has the segment {segment!r} for '{video_id}', where two numbers belong")
+    if segment is not None and type(segment[1]) is int and segment[1] == 1:
+        return "its segment holds no frame"
+
+    video_path = entry.get("video_path")
+    if video_path is not None and (not isinstance(video_path, str) or not video_path):
+        raise UsageError(f"'{annotations}' has the video_path {video_path!r} for '{video_id}', where a path belongs")
+    if video_path is None and label is None:
+        return "it has neither a label nor a video_path to find it by"
+    found = shelf.at(video_path) if video_path is not None else shelf.find(str(label), video_id)
+    if isinstance(found, str):
+        return found
+    path, kind = found
+    if kind == "file" or segment is None:
+        return Video(video_id, path, kind, label=label)
+    if not all(type(number) is int for number in segment):
+        raise UsageError(
+            f"'{annotations}' has the segment {segment!r} for '{video_id}', a folder of frames: give frame numbers, "
+            "[first, last + 1]"
+        )
+    first, last = segment[0], segment[1] - 1
+    if last < first or first < 0:
+        return f"its segment {segment!r} holds no frame"
+    return Video(video_id, path, kind, first, last, label)
+
+
+class _Shelf:
+    """The root: finds videos by label and id, and reads each label's folder only once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files: dict[str, dict[str, str]] = {}
+
+    def at(self, video_path: str) -> tuple[Path, str] | str:
+        path = self._root / video_path
+        if path.is_file():
+            return path, "file"
+        if not path.is_dir():
+            return f"there is no '{path}'"
+        return (path, "frames") if _is_frame_folder(str(path)) else f"'{path}' holds no frames"
+
+    def find(self, label: str, video_id: str) -> tuple[Path, str] | str:
+        # Joined as text: a label that begins with "/" is a name below the root like any other.
+        path = f"{self._root}/{label}/{video_id}"
+        if _is_frame_folder(path):
+            return Path(path), "frames"
+        folder, stem = os.path.split(path)
+        if folder not in self._files:
+            self._files[folder] = _files_by_stem(folder)
+        if stem in self._files[folder]:
+            return Path(folder, self._files[folder][stem]), "file"
+        return (
+            f"'{path}' holds no frames"
+            if os.path.isdir(path)
+            else f"there is no '{path}', nor a video file of that name"
+        )
+
+
+def _files_by_stem(folder: str) -> dict[str, str]:
+    """Video files of a folder by their names without ending; of ``a.avi`` and ``a.mp4``, the first."""
+    try:
+        names: Iterable[str] = sorted(os.listdir(folder))
+    except OSError:
+        return {}
+    files: dict[str, str] = {}
+    for name in names:
+        if _has_ending(name):
+            files.setdefault(os.path.splitext(name)[0], name)
+    return files
