@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipmux.workers.sources import Video, list_videos, video_at
 
@@ -16,12 +16,15 @@ from .model import read_model
 from .prediction import Prediction
 from .supervisor import Supervisor
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class Engine:
     """Classify videos with a model folder.
 
-    Processes start with the first ``classify`` and stay for the next one; leaving the ``with`` block ends them, and so does
-    breaking off a loop over ``classify``.
+    Processes start with the first ``classify`` and stay for the next one; leaving the ``with`` block ends them, and so
+    does breaking off a loop over ``classify``.
 
     Args:
         model: a model folder, or ``"demo"`` for the small one that comes with the package.
@@ -45,7 +48,7 @@ class Engine:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._busy = False
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,8 +1,8 @@
 """Which clips form the next batch. Pure: no sockets, no device, and the clock is passed in.
 
-The batcher is work-conserving. A full batch goes as soon as there is a place for it. A partial one goes only to an *idle*
-device (a busy one loses nothing if its next batch goes on filling), and then only when nothing more is on its way or the
-oldest clip has waited ``max_delay``.
+The batcher is work-conserving. A full batch goes as soon as there is a place for it. A partial one goes only to an
+*idle* device (a busy one loses nothing if its next batch goes on filling), and then only when nothing more is on its
+way or the oldest clip has waited ``max_delay``.
 """
 
 from __future__ import annotations

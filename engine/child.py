@@ -1,8 +1,8 @@
 """How a child process begins and ends, whatever its role.
 
 Its settings come as one line of JSON on standard input, which then stays open as the death pipe: when it ends, the
-supervisor is gone, however it died, and the child goes too. Nothing is inherited but that, an open log as standard error,
-and a standard output whose closing tells the supervisor that the child has ended.
+supervisor is gone, however it died, and the child goes too. Nothing is inherited but that, an open log as standard
+error, and a standard output whose closing tells the supervisor that the child has ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import zmq
 
@@ -70,7 +70,7 @@ def main(module: str) -> None:
     link = Link(context, setting.addresses.control, setting.name)
     status = 0
     try:
-        role: Role = importlib.import_module(module)  # type: ignore[assignment]
+        role = cast(Role, importlib.import_module(module))
         role.run(setting, context, link)
     except ClipmuxError as error:
         link.send(Failed(str(error), usage=isinstance(error, UsageError)))

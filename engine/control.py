@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -44,10 +45,8 @@ class Link:
         if now - self._beat_at < BEAT_EVERY_S:
             return
         self._beat_at = now
-        try:
+        with contextlib.suppress(zmq.Again):
             self.socket.send_multipart(encode(Beat(counts)), flags=zmq.NOBLOCK)
-        except zmq.Again:
-            pass
 
     def close(self) -> None:
         self.socket.close()

@@ -1,6 +1,7 @@
 """The device with its runners, as the inference process sees it: batches in, scores out, without waiting.
 
-Clips are copied once, into a staging batch, while the device works on the one before. Each runner has a thread of its own.
+Clips are copied once, into a staging batch, while the device works on the one before. Each runner has a thread of its
+own.
 """
 
 from __future__ import annotations
@@ -135,4 +136,5 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Softmax over the last axis, float32 ``[N, classes]``, computed in float64."""
     wide = logits.astype(np.float64)
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    shares: npt.NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return shares

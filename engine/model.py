@@ -179,13 +179,10 @@ def _from_json(path: Path, content: object) -> ModelFolder:
         if not value:
             raise ModelError(f"'{where}' {what}: export the model again")
 
-    def triple(key: str) -> tuple[float, float, float]:
-        values = content[key] if isinstance(content, dict) else None
-        need(
-            isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values),
-            f"has {key} {values!r} where three numbers (R, G, B) belong",
-        )
-        return (float(values[0]), float(values[1]), float(values[2]))
+    def triple(values: object, key: str) -> tuple[float, float, float]:
+        if isinstance(values, list) and len(values) == 3 and all(isinstance(value, int | float) for value in values):
+            return (float(values[0]), float(values[1]), float(values[2]))
+        raise ModelError(f"'{where}' has {key} {values!r} where three numbers (R, G, B) belong: export the model again")
 
     need(isinstance(content, dict), "is not a JSON object")
     assert isinstance(content, dict)  # noqa: S101  (said again for the type checker)
@@ -207,7 +204,7 @@ def _from_json(path: Path, content: object) -> ModelFolder:
         f"has clip {content['clip']!r} where frames, height and width (1 to 4096) belong",
     )
     need(content["layout"] in LAYOUTS, f"has layout {content['layout']!r}, one of {', '.join(LAYOUTS)} belongs there")
-    std = triple("std")
+    std = triple(content["std"], "std")
     need(min(std) > 0, f"has std {content['std']!r}, which must be above 0")
     provenance = content.get("provenance", {})
     return ModelFolder(
@@ -219,7 +216,7 @@ def _from_json(path: Path, content: object) -> ModelFolder:
         height=clip["height"],
         width=clip["width"],
         layout=content["layout"],
-        mean=triple("mean"),
+        mean=triple(content["mean"], "mean"),
         std=std,
         target=str(content.get("target", "onnx")),
         precision=str(content.get("precision", "float32")),

@@ -111,7 +111,9 @@ class Prediction:
             frames=line["frames"],
             seconds=_pair(line["seconds"]),
             per_clip=tuple(
-                ClipPrediction(Segment(*clip["segment"], seconds=_pair(clip["seconds"])), _labels(clip["result"]))
+                ClipPrediction(
+                    Segment(clip["segment"][0], clip["segment"][1], _pair(clip["seconds"])), _labels(clip["result"])
+                )
                 for clip in line.get("per_clip", ())
             ),
             attempt=line["attempt"],

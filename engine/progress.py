@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 from .supervisor import Progress
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 PLAIN_EVERY_S = 5.0
 RATE_OVER_S = 10.0
@@ -44,7 +49,7 @@ class ProgressLine:
             )
             self._task = self._bar.add_task("starting", total=total, rates="")
 
-    def __enter__(self) -> ProgressLine:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self

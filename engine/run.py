@@ -39,7 +39,7 @@ def run_videos(
     output: Path,
     resume: bool,
     console: Console,
-    on_prediction: Callable[[Prediction], None] = lambda prediction: None,
+    on_prediction: Callable[[Prediction], None] = lambda _: None,
 ) -> int:
     """Classify listed videos into the run folder ``output`` and return the exit status: 0, or 3 if some videos failed.
 
@@ -66,7 +66,7 @@ def run_videos(
         _say_what_is_done(listing, resumed, output, console)
         start = time.monotonic()
         try:
-            with _interrupts(supervisor, console), ProgressLine(console, len(todo)) as line:
+            with _interrupts(supervisor), ProgressLine(console, len(todo)) as line:
                 supervisor.start()
                 log.info("inference: %s", supervisor.about.get("chosen", ""))
                 for prediction in supervisor.outcomes(todo, on_tick=line.show):
@@ -140,7 +140,7 @@ def _say_what_is_done(listing: Listing, resumed: int, output: Path, console: Con
 
 
 @contextlib.contextmanager
-def _interrupts(supervisor: Supervisor, console: Console) -> Iterator[None]:
+def _interrupts(supervisor: Supervisor) -> Iterator[None]:
     """Ctrl-C and SIGTERM stop the run in order; a second one ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

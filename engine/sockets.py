@@ -1,7 +1,7 @@
 """The only place that sets socket options, so that bounds and time-outs are the same everywhere.
 
-High-water marks are set on *both* ends, before bind or connect: what a queue may hold is the sum of the two. A linger of a
-few seconds delivers the last messages (0 loses them) without hanging for ever on a peer that is gone (-1 would).
+High-water marks are set on *both* ends, before bind or connect: what a queue may hold is the sum of the two. A linger
+of a few seconds delivers the last messages (0 loses them) without hanging for ever on a peer that is gone (-1 would).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import stat
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def make_addresses() -> tuple[Path, Addresses]:
     folder = Path(tempfile.mkdtemp(prefix="clipmux-"))
     if len(str(folder)) > PATH_MOST - 10:  # a long TMPDIR: socket paths are short by nature
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="clipmux-", dir="/tmp"))  # noqa: S108  (mkdtemp makes it 0700)
+        folder = Path(tempfile.mkdtemp(prefix="clipmux-", dir="/tmp"))
     folder.chmod(stat.S_IRWXU)
     return folder, Addresses(*(f"ipc://{folder}/{name}" for name in ("control", "clips", "reports")))
 
@@ -74,29 +75,29 @@ def push_reports(context: Context, address: str) -> Socket:
 
 def router(context: Context, address: str) -> Socket:
     """The supervisor's end of the control channel; sending to a child that is gone raises instead of losing."""
-    options = {zmq.RCVHWM: CONTROL_HWM, zmq.SNDHWM: CONTROL_HWM, zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 0}
+    options: dict[int, Any] = {zmq.RCVHWM: CONTROL_HWM, zmq.SNDHWM: CONTROL_HWM, zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 0}
     return _bind(context, zmq.ROUTER, address, options)
 
 
 def dealer(context: Context, address: str, name: str) -> Socket:
     """A child's end of the control channel."""
-    options = {zmq.RCVHWM: CONTROL_HWM, zmq.SNDHWM: CONTROL_HWM, zmq.IDENTITY: name.encode()}
+    options: dict[int, Any] = {zmq.RCVHWM: CONTROL_HWM, zmq.SNDHWM: CONTROL_HWM, zmq.IDENTITY: name.encode()}
     return _connect(context, zmq.DEALER, address, options)
 
 
-def _bind(context: Context, kind: int, address: str, options: dict[int, Any]) -> Socket:
+def _bind(context: Context, kind: int, address: str, options: Mapping[Any, Any]) -> Socket:
     socket = _socket(context, kind, options)
     socket.bind(address)
     return socket
 
 
-def _connect(context: Context, kind: int, address: str, options: dict[int, Any]) -> Socket:
+def _connect(context: Context, kind: int, address: str, options: Mapping[Any, Any]) -> Socket:
     socket = _socket(context, kind, options)
     socket.connect(address)
     return socket
 
 
-def _socket(context: Context, kind: int, options: dict[int, Any]) -> Socket:
+def _socket(context: Context, kind: int, options: Mapping[Any, Any]) -> Socket:
     socket = context.socket(kind)
     for option, value in {zmq.LINGER: LINGER_MS, zmq.RECONNECT_IVL: 20, **options}.items():
         socket.set(option, value)

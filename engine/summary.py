@@ -16,7 +16,7 @@ Figures = Sequence[tuple[str, dict[str, Any]]]
 def summarise(
     figures: Figures, *, videos: int, failed: int, skipped: int, resumed: int, restarts: int, wall_s: float
 ) -> dict[str, Any]:
-    """The content of ``summary.json``. Rates are over the wall time of this call; times are seconds unless named ``_ms``.
+    """The content of ``summary.json``. Rates are over this call's wall time; times are seconds unless named ``_ms``.
 
     Args:
         figures: what the children said.

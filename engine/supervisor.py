@@ -62,7 +62,7 @@ STOP_S = 10.0
 INTERRUPTED_STOP_S = 3.0
 
 
-class Interrupted(ClipmuxError):
+class Interrupted(ClipmuxError):  # noqa: N818  (not a fault)
     """The run was asked to stop before its end; it can be resumed."""
 
     exit_status = 130
@@ -171,7 +171,7 @@ class Supervisor:
             self._turn()
 
     def outcomes(
-        self, videos: Iterable[Video], *, on_tick: Callable[[Progress], None] = lambda progress: None
+        self, videos: Iterable[Video], *, on_tick: Callable[[Progress], None] = lambda _: None
     ) -> Iterator[Prediction]:
         """Classify videos; yields each one's outcome as it is known (and written, with a run folder).
 

@@ -1,9 +1,9 @@
 """Messages to frames and back: ``[msgpack header]`` or ``[msgpack header, tensor bytes]``.
 
-A header is ``[VERSION, kind, body]``; a body is the message's fields in order. Everything is checked before a byte of the
-tensor is touched: the number and size of frames, the version, the kind against what this receiver expects, every field, and
-the tensor's length against the shape that the *receiver* knows from the model. Whatever is wrong raises ``MessageError``;
-nothing else is ever raised, and nothing is ever executed (no pickle).
+A header is ``[VERSION, kind, body]``; a body is the message's fields in order. Everything is checked before a byte of
+the tensor is touched: the number and size of frames, the version, the kind against what this receiver expects, every
+field, and the tensor's length against the shape that the *receiver* knows from the model. Whatever is wrong raises
+``MessageError``; nothing else is ever raised, and nothing is ever executed (no pickle).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VERSION = 1
 CLIP_HEADER_MOST = 1 << 10
 """Bytes of a clip's header at most; it holds nine numbers."""
 HEADER_MOST = 1 << 26
-"""Bytes of any header at most. The longest are the per-clip results of a very long video: 64 MiB is 40 hours of them."""
+"""Bytes of any header at most. The longest are per-clip results of very long videos: 64 MiB is 40 hours."""
 
 Buffer = bytes | memoryview
 Frames = list[Any]

@@ -1,7 +1,7 @@
 """The run folder: what one run writes, and what a resumed one reads.
 
-``results.jsonl`` and ``failures.jsonl`` are the journal, a line per video as it finishes; ``results.json`` (the reference's
-format) and ``summary.json`` are written whole at the end; ``run.json`` says what the run was asked for.
+``results.jsonl`` and ``failures.jsonl`` are the journal, a line per video as it finishes; ``results.json`` (the
+reference's format) and ``summary.json`` are written whole at the end; ``run.json`` says what the run was asked for.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, raw in enumerate(file, start=1):
             try:
                 line = json.loads(raw)
-                line["video_id"]  # noqa: B018  (a line without one is as foreign as one that is not JSON)
+                line["video_id"]  # a line without one is as foreign as one that is not JSON
             except (ValueError, TypeError, KeyError):
                 raise ClipmuxError(f"line {number} of '{path}' is not a result: remove it, then resume") from None
             yield offset, line

@@ -1,7 +1,7 @@
 """What the engine asks of a device: open a model, and answer batches from one or more runners.
 
-A backend is asked from one thread to open ``runners`` runners; each is then used from a thread of its own, one batch at a
-time, so a backend needs no locks. A runner blocks while the device works and must release the GIL meanwhile.
+A backend is asked from one thread to open ``runners`` runners; each is then used from a thread of its own, one batch at
+a time, so a backend needs no locks. A runner blocks while the device works and must release the GIL meanwhile.
 """
 
 from __future__ import annotations

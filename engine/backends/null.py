@@ -26,7 +26,7 @@ class NullBackend(Backend):
         self.max_batch = self.preferred_batch = max_batch
         self.runners = 1
         self.chosen = f"fixed scores after {delay_ms[0]:g} + {delay_ms[1]:g}·N ms"
-        self._logits = -np.arange(len(model.labels), dtype=np.float32) / 8
+        self._logits = (-np.arange(len(model.labels)) / 8).astype(np.float32)
         self._delay = delay_ms
 
     def open_runner(self) -> Runner:

@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: the default backend.
 
-uint8 ``NDHWC`` goes in; conversion, normalisation and layout are part of the compiled model. One stream per core and small
-batches measured better than large batches on all cores at once when decoders share the CPU.
+uint8 ``NDHWC`` goes in; conversion, normalisation and layout are part of the compiled model. One stream per core and
+small batches measured better than large batches on all cores at once when decoders share the CPU.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def check_network(model: ModelFolder, network: Any) -> None:
     """
     if len(network.inputs) != 1 or len(network.outputs) != 1:
         raise ModelError(
-            f"'{model.network_path}' has {len(network.inputs)} inputs and {len(network.outputs)} outputs, one of each is needed"
+            f"'{model.network_path}' has {len(network.inputs)} inputs and {len(network.outputs)} outputs, "
+            "one of each is needed"
         )
     frames, height, width, channels = model.clip_shape
     wanted = (channels, frames, height, width) if model.layout == "NCDHW" else model.clip_shape
