@@ -95,19 +95,27 @@ def _load(path: Path) -> dict[Any, Any]:
             # Only the zip format can be mapped; then weights are read when used, and not kept in memory twice.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # damage to a pickle can raise anything
-        reason = str(error)
-        if found := re.search(r"GLOBAL (\S+)", reason):
+        # A name of dots and letters, and not the garbage that stands there in a damaged file.
+        if code := re.search(r"GLOBAL ([\w.]+) (?:was not|whose)", str(error)):
             raise ModelError(
-                f"'{path}' holds '{found[1]}', which is code, not weights, and was not run: save the state_dict alone"
+                f"'{path}' holds '{code[1]}', which is code, not weights, and was not run: save the state_dict alone"
             ) from None
-        first_line = next(iter(reason.splitlines()), "")
         raise ModelError(
-            f"'{path}' is not a readable checkpoint ({type(error).__name__}: {first_line[:120]}): "
-            "give a whole file that torch.save wrote"
+            f"'{path}' is not a readable checkpoint ({_reason(error)}): give a whole file that torch.save wrote"
         ) from None
     if not isinstance(content, dict):
         raise ModelError(f"'{path}' holds a {type(content).__name__}: give a checkpoint with a state_dict")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with the file, out of a message that begins with pages of torch's own advice."""
+    text = str(error)
+    text = text.partition("WeightsUnpickler error:")[2] or text
+    if text.startswith("Weights only load failed"):
+        return "it holds more than weights"
+    first_line = text.strip().partition("\n")[0][:100]
+    return f"{type(error).__name__}: {''.join(filter(str.isprintable, first_line))}"
 
 
 def _state_dict(content: dict[Any, Any], path: Path) -> dict[str, Tensor]:
@@ -120,7 +128,7 @@ def _state_dict(content: dict[Any, Any], path: Path) -> dict[str, Tensor]:
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise ModelError(
-                f"'{path}' has {key!r}, a {type(value).__name__}, among its weights: give a state_dict of tensors"
+                f"'{path}' has {key!r}, of type {type(value).__name__}, among its weights: give a state_dict of tensors"
             )
     if all(key.startswith(PREFIX) for key in weights):
         return {key.removeprefix(PREFIX): value for key, value in weights.items()}
@@ -160,7 +168,8 @@ def _fit(tensors: dict[str, Tensor], architecture: Architecture, path: Path) -> 
             )
         if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
             raise ModelError(
-                f"'{path}' has '{key}' as {value.dtype}, {value.layout}: save its weights as plain float tensors"
+                f"'{path}' has '{key}' as {value.dtype}, {value.layout}, on {value.device.type}: "
+                "save its weights as plain float tensors"
             )
         fitted[key] = value.detach().to(torch.float32)
         if not bool(torch.isfinite(fitted[key]).all()):

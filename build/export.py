@@ -93,11 +93,12 @@ def export_checkpoint(
     require_torch()
     from .checkpoint import read_checkpoint
 
+    means = _normalisation("mean", mean)
     if std is None:
         if not isinstance(mean, str) or mean not in NORMALISATIONS:
             raise UsageError(f"mean {mean!r} was given without std: give three numbers (R, G, B) for std too")
         std = mean
-    means, stds = _normalisation("mean", mean), _normalisation("std", std)
+    stds = _normalisation("std", std)
     for name, value in (("frames", frames), ("size", size)):
         if not 1 <= value <= 4096:
             raise UsageError(f"{name} is {value}: it is 1 to 4096")

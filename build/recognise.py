@@ -89,12 +89,15 @@ def _depth(shapes: Shapes, *, bottleneck: bool, where: str) -> int:
 
 
 def roundest_factor(planes: list[int]) -> float:
-    """The widen factor with the fewest decimals that gives these planes (each is rounded down from factor × 64, 128 …).
+    """The widen factor that gives these planes: the exact one, else the one with the fewest decimals.
 
-    Planes 19, 38, 76, 153 could come from any factor in [0.298828125, 0.30078125): it is 0.3. Where no factor gives
-    them all, one that gives the widest layer comes back.
+    Planes are rounded down from factor × 64, 128 …: 19, 38, 76, 153 could come from any factor in
+    [0.298828125, 0.30078125), so it is 0.3; but 4, 8, 16, 32 is 0.0625 exactly, not 0.063. Where no factor gives them
+    all, the largest ratio comes back.
     """
     low = max(width / base for width, base in zip(planes, PLANES, strict=True))
+    if [base * low for base in PLANES] == planes:
+        return low
     for decimals in range(10):
         scale = 10.0**decimals
         factor = math.ceil(low * scale) / scale

@@ -6,6 +6,7 @@ Times are ``time.monotonic()`` seconds, which all processes of one host share.
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +19,19 @@ LARGEST = 2**53
 """Whole numbers above this do not survive every JSON reader; none of ours comes near."""
 
 
+def quoted(value: object) -> str:
+    """A value for an error message; one from the wire may be 64 MiB long, or nested deeper than ``repr`` can go."""
+    return reprlib.repr(value)
+
+
 def _whole(name: str, value: object, low: int = 0) -> None:
     if type(value) is not int or not low <= value <= LARGEST:
-        raise MessageError(f"{name} is {value!r}, a whole number from {low} on belongs there")
+        raise MessageError(f"{name} is {quoted(value)}, a whole number from {low} on belongs there")
 
 
 def _real(name: str, value: object) -> None:
     if type(value) is not float or not abs(value) < LARGEST:  # NaN compares false
-        raise MessageError(f"{name} is {value!r}, a finite float belongs there")
+        raise MessageError(f"{name} is {quoted(value)}, a finite float belongs there")
 
 
 def _text(name: str, value: object, most: int = 1 << 16) -> None:
@@ -37,7 +43,7 @@ def _pair(name: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, tuple) or len(value) != 2:
-        raise MessageError(f"{name} is {value!r}, two floats or nothing belong there")
+        raise MessageError(f"{name} is {quoted(value)}, two floats or nothing belong there")
     _real(name, value[0])
     _real(name, value[1])
 
@@ -75,7 +81,7 @@ class ClipKey:
         _whole("attempt", self.attempt, 1)
         _whole("index", self.index)
         if not isinstance(self.segment, Segment):
-            raise MessageError(f"segment is {self.segment!r}, not a segment")
+            raise MessageError(f"segment is {quoted(self.segment)}, not a segment")
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ class Failed:
     def __post_init__(self) -> None:
         _text("message", self.message)
         if type(self.usage) is not bool:
-            raise MessageError(f"usage is {self.usage!r}, true or false belongs there")
+            raise MessageError(f"usage is {quoted(self.usage)}, true or false belongs there")
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ class Expect:
 
     def __post_init__(self) -> None:
         if type(self.more) is not bool:
-            raise MessageError(f"more is {self.more!r}, true or false belongs there")
+            raise MessageError(f"more is {quoted(self.more)}, true or false belongs there")
 
 
 @dataclass(frozen=True)

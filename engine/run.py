@@ -22,6 +22,7 @@ from .errors import ClipmuxError
 from .model import ModelFolder, read_model
 from .prediction import Prediction
 from .progress import ProgressLine
+from .stages import Stages
 from .summary import summarise, summary_table
 from .supervisor import Interrupted, Supervisor
 
@@ -71,7 +72,7 @@ def run_videos(
                 log.info("inference: %s", supervisor.about.get("chosen", ""))
                 for prediction in supervisor.outcomes(todo, on_tick=line.show):
                     on_prediction(prediction)
-                figures = supervisor.stop()
+                figures = [*supervisor.stop(), ("supervisor", Stages().figures())]
         except ClipmuxError as error:
             log.error("%s", error)  # noqa: TRY400  (the sentence says it; a traceback would say less)
             if isinstance(error, Interrupted):
@@ -110,7 +111,7 @@ def show_failures(failures: list[Prediction], console: Console) -> None:
     """The first few failures, a line each."""
     for failure in failures[:SHOWN_FAILURES]:
         if failure.error is not None:
-            console.print(f"failed at {failure.error.stage}: {failure.error.message}", highlight=False, markup=False)
+            console.print(f"failed at {failure.error.stage}: {failure.error.message}", highlight=False, markup=False, soft_wrap=True)
     if len(failures) > SHOWN_FAILURES:
         console.print(f"… and {len(failures) - SHOWN_FAILURES} more in failures.jsonl", highlight=False)
 
@@ -134,7 +135,7 @@ def _say_what_is_done(listing: Listing, resumed: int, output: Path, console: Con
     if listing.skipped:
         name, reason = listing.skipped[0]
         more = f" and {len(listing.skipped) - 1} more, see run.log" if len(listing.skipped) > 1 else ""
-        console.print(f"skipped '{name}' ({reason}){more}", highlight=False, markup=False)
+        console.print(f"skipped '{name}' ({reason}){more}", highlight=False, markup=False, soft_wrap=True)
     if resumed:
         console.print(f"{resumed} of {len(listing.videos)} videos are done in '{output}' already", highlight=False)
 

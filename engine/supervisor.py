@@ -133,6 +133,7 @@ class Supervisor:
         self._figures: list[tuple[str, dict[str, Any]]] = []
         self._told_more = True
         self._interrupted = False
+        self._stopping = False
         self._socket_folder: Path | None = None
         self._context: Context | None = None
 
@@ -163,6 +164,7 @@ class Supervisor:
         self._poller.register(self._control, zmq.POLLIN)
         self._log: BinaryIO = self._log_file.open("ab")
         self._told_more = True
+        self._stopping = False
         self._start_child(INFERENCE)
         self._start_child(COLLECTOR)
         for _ in range(self._config.decoders):
@@ -199,6 +201,7 @@ class Supervisor:
         """
         if self._context is None:
             return self._figures
+        self._stopping = True
         interrupted = self._interrupted or bool(self._pending)
         deadline = time.monotonic() + (INTERRUPTED_STOP_S if interrupted else STOP_S)
         for child in list(self._children.values()):
@@ -239,7 +242,7 @@ class Supervisor:
                 self._receive()  # what it said before it died comes first
                 self._died(child)
         self._watch()
-        if self._interrupted and not any(child.stopping for child in self._children.values()):
+        if self._interrupted and not self._stopping:
             raise Interrupted("interrupted: everything finished is kept")
 
     def _receive(self) -> None:

@@ -35,6 +35,7 @@ from .messages import (
     Stop,
     VideoEnd,
     VideoFailed,
+    quoted,
 )
 
 VERSION = 1
@@ -82,7 +83,7 @@ def decode_report(frames: Sequence[Buffer], classes: int) -> Report:
         _, tensor = _frames(frames, 2)
         (keys,) = _fields(body, 1)
         if not isinstance(keys, list) or not keys:
-            raise MessageError(f"scores are for {keys!r}, a list of clips belongs there")
+            raise MessageError(f"scores are for {quoted(keys)}, a list of clips belongs there")
         scores = _tensor(tensor, np.float32, (len(keys), classes))
         return _made(lambda: Scores(tuple(_key(key) for key in keys), scores))
     _frames(frames, 1)
@@ -152,15 +153,15 @@ def _body(header: Buffer, allowed: set[str]) -> tuple[str, Any]:
     if len(header) > HEADER_MOST:
         raise MessageError(f"a header has {len(header)} bytes, at most {HEADER_MOST} are allowed")
     try:
-        # msgpack itself refuses lengths that go beyond the header; 64 levels of nesting are more than any message has
+        # msgpack itself refuses lengths that go beyond the header, and more than 1,024 levels of nesting
         content = msgpack.unpackb(header, strict_map_key=True, max_ext_len=0)
     except Exception as error:  # the unpacker raises many kinds for foreign bytes, none of which may pass
         raise MessageError(f"a header is not msgpack: {type(error).__name__}") from None
     version, kind, body = _fields(content, 3)
     if version != VERSION or type(version) is not int:
-        raise MessageError(f"a header has version {version!r}, this side speaks {VERSION}")
+        raise MessageError(f"a header has version {quoted(version)}, this side speaks {VERSION}")
     if not isinstance(kind, str) or kind not in allowed:
-        raise MessageError(f"a message of kind {str(kind)[:40]!r} does not belong here")
+        raise MessageError(f"a message of kind {quoted(kind)} does not belong here")
     return kind, body
 
 

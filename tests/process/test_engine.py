@@ -1,0 +1,85 @@
+"""The Python face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clipmux.bench.videos import write_short_videos
+from clipmux.engine import Engine, Prediction, UsageError, VideoError
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> list[Path]:
+    return [video.path for video in write_short_videos(tmp_path / "videos", 6, frames=20, size=(96, 64))]
+
+
+def test_yields_a_prediction_per_video(videos: list[Path], null_model: Path) -> None:
+    with Engine(null_model, backend="null", top_k=3, per_clip=True) as engine:
+        found = {prediction.video_id: prediction for prediction in engine.classify(videos)}
+        assert set(found) == {path.stem for path in videos}
+        first = found[videos[0].stem]
+        assert isinstance(first, Prediction)
+        assert (first.label, first.clips, first.frames, len(first.labels)) == ("class 0", 2, 20, 3)
+        assert [clip.segment.start for clip in first.per_clip] == [1, 17]
+        before = {child.pid for child in psutil.Process().children()}
+        assert len(list(engine.classify(str(videos[0].parent)))) == 6  # a folder; the same processes go on
+        assert {child.pid for child in psutil.Process().children()} == before
+    assert not psutil.Process().children()
+
+
+def test_a_bad_video_is_yielded_with_its_error(videos: list[Path], null_model: Path) -> None:
+    with Engine(null_model, backend="null") as engine:
+        found = {prediction.video_id: prediction for prediction in engine.classify([*videos, "absent.mp4"])}
+    assert len(found) == 7
+    assert found["absent"].error is not None
+    with pytest.raises(VideoError, match=r"there is no file 'absent.mp4'"):
+        _ = found["absent"].label
+
+
+def test_breaking_off_or_raising_leaves_no_process(videos: list[Path], null_model: Path) -> None:
+    with Engine(null_model, backend="null") as engine:
+        for _ in engine.classify(videos):
+            break
+        assert not psutil.Process().children()
+        with pytest.raises(ZeroDivisionError):
+            _ = [prediction.clips / 0 for prediction in engine.classify(videos)]
+        assert not psutil.Process().children()
+        assert len(list(engine.classify(videos))) == 6  # and the engine can be used again
+
+
+def test_reads_endless_iterables_as_it_goes(videos: list[Path], null_model: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            for path in videos:
+                taken += 1
+                yield path
+
+    with Engine(null_model, backend="null", workers=2) as engine:
+        for count, _ in enumerate(engine.classify(endless()), start=1):
+            if count == 40:
+                break
+    assert 40 <= taken < 400
+
+
+def test_an_error_in_the_iterable_reaches_the_caller(videos: list[Path], null_model: Path) -> None:
+    def failing() -> Iterator[Path]:
+        yield videos[0]
+        raise LookupError("no more")
+
+    with Engine(null_model, backend="null") as engine, pytest.raises(LookupError):
+        list(engine.classify(failing()))
+    assert not psutil.Process().children()
+
+
+def test_wrong_options_are_refused_before_anything_starts(null_model: Path) -> None:
+    with pytest.raises(UsageError, match="--stride is 0"):
+        Engine(null_model, stride=0)
+    with pytest.raises(UsageError, match="'absent'"):
+        Engine("absent")
