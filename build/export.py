@@ -239,11 +239,12 @@ def _check_interface(path: Path, shape: tuple[int, ...], classes: int) -> None:
 
 def _check_answers(path: Path, network: ResNet, shape: tuple[int, ...]) -> None:
     """The file's logits, computed by OpenVINO in float32, equal torch's, for a batch of one and of several."""
-    import openvino
     import torch
 
+    from clipmux.engine.without_telemetry import ov
+
     try:
-        compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
         first_line = next(iter(str(error).splitlines()), "")
         raise ModelError(f"OpenVINO cannot read the exported network ({first_line[:120]}): try another torch") from None

@@ -147,7 +147,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         ModelError: the file cannot be read, holds no labels, or names one twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # a byte-order mark is not part of the first label
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
             f"cannot read labels from '{path}' ({error}): give a text file with one label a line"
@@ -180,9 +180,13 @@ def _from_json(path: Path, content: object) -> ModelFolder:
             raise ModelError(f"'{where}' {what}: export the model again")
 
     def triple(values: object, key: str) -> tuple[float, float, float]:
-        if isinstance(values, list) and len(values) == 3 and all(isinstance(value, int | float) for value in values):
+        if isinstance(values, list) and len(values) == 3 and all(usable(value) for value in values):
             return (float(values[0]), float(values[1]), float(values[2]))
         raise ModelError(f"'{where}' has {key} {values!r} where three numbers (R, G, B) belong: export the model again")
+
+    def usable(value: Any) -> bool:
+        """Of pixels scaled to 0…1 no mean or deviation comes near the bound; NaN compares false."""
+        return type(value) in (int, float) and abs(value) < 1e6
 
     need(isinstance(content, dict), "is not a JSON object")
     assert isinstance(content, dict)  # noqa: S101  (said again for the type checker)

@@ -111,7 +111,12 @@ def show_failures(failures: list[Prediction], console: Console) -> None:
     """The first few failures, a line each."""
     for failure in failures[:SHOWN_FAILURES]:
         if failure.error is not None:
-            console.print(f"failed at {failure.error.stage}: {failure.error.message}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"failed at {failure.error.stage}: {failure.error.message}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
     if len(failures) > SHOWN_FAILURES:
         console.print(f"… and {len(failures) - SHOWN_FAILURES} more in failures.jsonl", highlight=False)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ from pathlib import Path
 import av
 import av.logging
 from av.packet import Packet
+from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.stream import VideoStream
 from PIL import Image
@@ -38,11 +40,13 @@ class Frame:
         picture: in the codec's own pixel format, size and orientation.
         seconds: its PTS, exactly as the file says (the first one need not be 0); ``None`` in frame folders.
         duration: seconds above 0; ``None`` in frame folders.
+        display: the file's display matrix, nine 16.16 fixed-point numbers; ``None`` where it has none.
     """
 
     picture: av.VideoFrame | Image.Image
     seconds: float | None
     duration: float | None
+    display: tuple[int, ...] | None = None
 
 
 def decode(video: Video, *, threads: int = 1) -> Iterator[Frame]:
@@ -69,18 +73,23 @@ def _decode_file(path: Path, threads: int) -> Iterator[Frame]:
         time_base = stream.time_base or Fraction(1, 1000)
         clock = _Clock(time_base, _frame_duration(stream), trust_pts=container.format.name != "avi")
         held: Frame | None = None  # a frame that does not say how long it lasts waits for the next one
+        rotation, display = None, None
         for picture in _pictures(container, stream, path):
+            # The matrix stays the same in a file, and PyAV's side data keeps its frame alive until the garbage
+            # collector comes by: it is looked at once, and again only if the (free) rotation changes.
+            if rotation != picture.rotation:
+                rotation, display = picture.rotation, _display_matrix(picture)
             seconds, duration = clock.time(picture.pts, picture.dts, picture.duration)
             if held is not None and held.seconds is not None:
                 apart = seconds - held.seconds
-                yield Frame(held.picture, held.seconds, apart if apart > 0 else clock.typical)
+                yield Frame(held.picture, held.seconds, apart if apart > 0 else clock.typical, held.display)
             held = None
             if duration is None:
-                held = Frame(picture, seconds, None)
+                held = Frame(picture, seconds, None, display)
             else:
-                yield Frame(picture, seconds, duration)
+                yield Frame(picture, seconds, duration, display)
         if held is not None:
-            yield Frame(held.picture, held.seconds, clock.typical)
+            yield Frame(held.picture, held.seconds, clock.typical, held.display)
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -186,6 +195,11 @@ def _packets(container: av.container.InputContainer, stream: VideoStream) -> Ite
         if packet.size:
             yield packet
     yield None
+
+
+def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+    matrix = picture.side_data.get("DISPLAYMATRIX")
+    return struct.unpack("=9i", bytes(matrix)[:36]) if isinstance(matrix, SideData) else None
 
 
 def _frame_duration(stream: VideoStream) -> float:

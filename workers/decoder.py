@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -64,6 +65,7 @@ class Decoder:
         self._clips_sent = 0
 
     def run(self) -> None:
+        gc.freeze()  # what is loaded stays: collecting after each video then takes a fraction of a millisecond
         self._link.send(Hello())
         while True:
             self._link.send(Next())
@@ -87,6 +89,7 @@ class Decoder:
             message = f"'{video.path}' met an unexpected error, {type(error).__name__}: {error}"
             outcome = _failed(order, video, VideoError("decode", type(error).__name__, message[:4000]))
         self._reports.send_multipart(encode(outcome))
+        gc.collect()  # PyAV's frames are parts of reference cycles where they have side data: megabytes, few objects
 
     def _stream(self, order: Assign, video: Video) -> VideoEnd:
         """Send every clip of a video as it is complete."""

@@ -6,13 +6,10 @@ with ffmpeg, is done here by an exact conversion to RGB.
 
 from __future__ import annotations
 
-import struct
-
 import av
 import av.filter
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import SideData
 from av.video.plane import VideoPlane
 from PIL import Image
 
@@ -46,7 +43,7 @@ class Exact:
             VideoError: the frame's pixel format cannot be converted.
         """
         picture = frame.picture
-        image = picture.convert("RGB") if isinstance(picture, Image.Image) else self._to_rgb(picture)
+        image = picture.convert("RGB") if isinstance(picture, Image.Image) else self._to_rgb(picture, frame.display)
         size = self._scaled(image.width, image.height)
         if image.size != size:
             image = image.resize(size, _BILINEAR)
@@ -72,7 +69,7 @@ class _ToRgb:
         self._kind: tuple[object, ...] | None = None
         self._graph: av.filter.Graph | None = None
 
-    def __call__(self, picture: av.VideoFrame) -> Image.Image:
+    def __call__(self, picture: av.VideoFrame, display: tuple[int, ...] | None) -> Image.Image:
         # Matrix and range come from the frame's tags. Untagged YUV counts as BT.601, limited range, as in ffmpeg.
         kind = (picture.format.name, picture.width, picture.height, int(picture.colorspace), int(picture.color_range))
         try:
@@ -89,7 +86,7 @@ class _ToRgb:
                 f"converted to RGB ({error.strerror}): convert the video to H.264",
             ) from None
         green, blue, red = (_grey(plane, planar.width, planar.height) for plane in planar.planes)
-        return _upright(Image.merge("RGB", (red, green, blue)), picture)
+        return _upright(Image.merge("RGB", (red, green, blue)), display)
 
 
 def _graph(pixel_format: str, width: int, height: int, colorspace: int, color_range: int) -> av.filter.Graph:
@@ -118,16 +115,15 @@ def _grey(plane: VideoPlane, width: int, height: int) -> Image.Image:
     return Image.frombuffer("L", (width, height), values, "raw", "L", plane.line_size, 1)
 
 
-def _upright(image: Image.Image, picture: av.VideoFrame) -> Image.Image:
+def _upright(image: Image.Image, display: tuple[int, ...] | None) -> Image.Image:
     """Apply the display matrix that phones write: one of eight ways to turn and mirror.
 
     The matrix is [a b u, c d v, x y w] in 16.16 fixed point, and shows column p and row q (downwards) at column
     a·p + c·q and row b·p + d·q (ISO/IEC 14496-12, 6.2.2). A quarter turn clockwise has b = 1 and c = -1.
     """
-    matrix = picture.side_data.get("DISPLAYMATRIX")
-    if not isinstance(matrix, SideData):
+    if display is None:
         return image
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+    a, b, _, c, d, *_ = display
     if abs(a) + abs(d) < abs(b) + abs(c):
         image = image.transpose(_SWAP_XY)
         a, d = c, b

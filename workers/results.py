@@ -48,9 +48,11 @@ class Journal:
         self._dirty.clear()
 
     def close(self) -> None:
-        self.sync()
-        for file in self._files.values():
-            file.close()
+        with contextlib.ExitStack() as last:
+            for file in self._files.values():  # each is closed, whatever happens to the others
+                last.enter_context(_named_errors(file.name))
+                last.callback(file.close)
+            self.sync()
 
 
 class RunFolder:
@@ -74,12 +76,13 @@ class RunFolder:
                 remedy = "give another --output" + (", or --resume to go on with it" if "run.json" in existing else "")
                 raise UsageError(f"the run folder '{path}' is not empty: {remedy}")
             self.fresh = not existing
+            asked = {"format": FORMAT, **decides}
             if existing:
-                self._check_same(decides)
-            else:
-                write_json(path / "run.json", {"format": FORMAT, **decides})
+                self._check_same(asked)
             with (path / "run.log").open("ab"):  # that it can be written is found out now, not by the first result
                 pass
+            if not existing:
+                write_json(path / "run.json", asked)
         except OSError as error:
             raise UsageError(
                 f"the run folder '{path}' cannot be written ({error.strerror}): give another --output"
@@ -128,14 +131,14 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_json(self.path / "summary.json", summary)
 
-    def _check_same(self, decides: dict[str, Any]) -> None:
+    def _check_same(self, asked: dict[str, Any]) -> None:
         try:
             before = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise UsageError(
-                f"'{self.path}' is not a run folder (no run.json to read): give another --output"
-            ) from None
-        for key, value in decides.items():
+            before = None
+        if not isinstance(before, dict):
+            raise UsageError(f"'{self.path}' is not a run folder (no run.json to read): give another --output")
+        for key, value in asked.items():
             if before.get(key) != value:
                 raise UsageError(
                     f"the run in '{self.path}' has {key} {before.get(key)!r}, this one {value!r}: "

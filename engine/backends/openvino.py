@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
 from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ModelFolder
+from clipmux.engine.without_telemetry import ov
 
 from .base import Backend, Runner
 

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,15 @@ def test_help_shows_an_example_and_loads_nothing_heavy(command: list[str], examp
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "clipmux.engine.cli" in loaded
     assert not loaded & {"numpy", "av", "zmq", "msgpack", "PIL", "openvino", "torch"}
+
+
+def test_no_process_ever_loads_openvinos_telemetry() -> None:
+    """It would fork, and send a usage event over the network."""
+    script = (
+        "import sys, clipmux.engine.backends.openvino, openvino.tools.ovc; print(sys.modules['openvino_telemetry'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
 
 
 def journal_lines(run: Path) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +24,7 @@ from clipmux.build.export import NORMALISATIONS, export_checkpoint
 from clipmux.build.recognise import Overrides, roundest_factor
 from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import read_model
+from clipmux.engine.without_telemetry import ov
 
 SMALL = Architecture("resnet", 10, classes=5, widen_factor=0.0625)
 LABELS = ("fall", "jump", "sit", "walk", "wave")
@@ -73,7 +73,7 @@ def labels(tmp_path: Path) -> Path:
 
 
 def answers(network: Path, clips: Any) -> Any:
-    return openvino.Core().compile_model(str(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([clips])[0]
+    return ov.Core().compile_model(str(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([clips])[0]
 
 
 # Exporting
