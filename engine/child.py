@@ -12,7 +12,6 @@ import importlib
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -24,7 +23,7 @@ import zmq
 from .control import Link
 from .errors import ClipmuxError, UsageError
 from .messages import Failed
-from .sockets import Addresses, Context
+from .sockets import Addresses, Context, remove_sockets
 
 ORPHANED = 70
 """Exit status of a child whose supervisor died."""
@@ -60,12 +59,11 @@ class Role(Protocol):
 
 def main(module: str) -> None:
     """Be the role that ``module`` implements, then exit."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the supervisor, which then stops its children
     faulthandler.enable()
     _keep_standard_output_open()
     logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {sys.argv[2]}: %(message)s")
     setting = Setting.from_json(json.loads(sys.stdin.buffer.readline()))
-    threading.Thread(target=_die_with_parent, name="death-pipe", daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(setting.addresses,), name="death-pipe", daemon=True).start()
     context = zmq.Context()
     link = Link(context, setting.addresses.control, setting.name)
     status = 0
@@ -91,6 +89,7 @@ def _keep_standard_output_open() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(addresses: Addresses) -> None:
     sys.stdin.buffer.read()
+    remove_sockets(addresses)  # its supervisor can no longer tidy up
     os._exit(ORPHANED)

@@ -34,23 +34,28 @@ class Addresses:
     clips: str
     reports: str
 
+    @property
+    def folder(self) -> Path:
+        """The folder that the sockets are in."""
+        return Path(self.control.removeprefix("ipc://")).parent
+
     def to_json(self) -> dict[str, str]:
         return asdict(self)
 
 
-def make_addresses() -> tuple[Path, Addresses]:
-    """``ipc://`` addresses in a new folder that only this user may enter; the caller removes it with ``remove``."""
+def make_addresses() -> Addresses:
+    """``ipc://`` addresses in a new folder that only this user may enter; the caller calls ``remove_sockets``."""
     folder = Path(tempfile.mkdtemp(prefix="clipmux-"))
     if len(str(folder)) > PATH_MOST - 10:  # a long TMPDIR: socket paths are short by nature
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="clipmux-", dir="/tmp"))
     folder.chmod(stat.S_IRWXU)
-    return folder, Addresses(*(f"ipc://{folder}/{name}" for name in ("control", "clips", "reports")))
+    return Addresses(*(f"ipc://{folder}/{name}" for name in ("control", "clips", "reports")))
 
 
-def remove(folder: Path) -> None:
+def remove_sockets(addresses: Addresses) -> None:
     """Remove the folder of ``make_addresses`` with what is in it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(addresses.folder, ignore_errors=True)
 
 
 def pull_clips(context: Context, address: str, *, hwm: int, message_bytes: int) -> Socket:

@@ -39,7 +39,7 @@ from .messages import (
 )
 from .model import ModelFolder
 from .prediction import Prediction
-from .sockets import Context, Socket, make_addresses, push_reports, remove, router
+from .sockets import Context, Socket, make_addresses, push_reports, remove_sockets, router
 from .wire import decode_control, encode
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,6 @@ class Supervisor:
         self._told_more = True
         self._interrupted = False
         self._stopping = False
-        self._socket_folder: Path | None = None
         self._context: Context | None = None
 
     @property
@@ -156,7 +155,7 @@ class Supervisor:
             UsageError: what was asked for does not work on this machine (said by a child).
             ClipmuxError: a process did not start.
         """
-        self._socket_folder, self._addresses = make_addresses()
+        self._addresses = make_addresses()
         self._context = zmq.Context()
         self._control: Socket = router(self._context, self._addresses.control)
         self._reports: Socket = push_reports(self._context, self._addresses.reports)
@@ -361,6 +360,7 @@ class Supervisor:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which then stops its children in order
         )
         assert process.stdin is not None  # noqa: S101  (asked for above)
         assert process.stdout is not None  # noqa: S101
@@ -451,8 +451,7 @@ class Supervisor:
         self._context.destroy(linger=0)
         self._context = None
         self._log.close()
-        if self._socket_folder:
-            remove(self._socket_folder)
+        remove_sockets(self._addresses)
         self._pending.clear()
         self._again.clear()
 
