@@ -59,10 +59,15 @@ def _truth(path: Path, subset: str) -> dict[str, str]:
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise UsageError(f"'{path}' has no 'database': give the reference's annotations")
-    try:
-        truth = {video: entry["annotations"]["label"] for video, entry in database.items() if entry["subset"] == subset}
-    except (TypeError, KeyError) as error:
-        raise UsageError(f"'{path}' has an entry without {error}: give the reference's annotations") from None
+    truth = {}
+    for video, entry in database.items():
+        try:
+            if entry["subset"] == subset:
+                truth[video] = entry["annotations"]["label"]
+        except (TypeError, KeyError):
+            raise UsageError(
+                f"'{path}' has an entry '{video}' without a subset or a label: give the reference's annotations"
+            ) from None
     if not truth:
         raise UsageError(f"'{path}' has no video of subset '{subset}'")
     return truth

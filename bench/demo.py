@@ -14,18 +14,21 @@ Predictions = Mapping[str, tuple[str, float]]
 """Stem of a video's file name to its best label and that label's score, 0…1."""
 
 
-def run_demo(output: Path, classify: Callable[[list[Path]], Predictions], console: Console) -> float:
-    """Write the demonstration's videos to ``output/videos``, classify them, and print what came out.
+def run_demo(
+    output: Path, classify: Callable[[list[Path]], Predictions], console: Console, *, count: int = 24
+) -> float:
+    """Write the demonstration's videos to ``output``, classify them, and print what came out.
 
     Args:
-        output: folder of the demonstration, made if it is not there.
+        output: folder of the videos, made if it is not there.
         classify: given the videos' paths, returns a prediction per stem; a video that failed has none.
         console: where the table goes.
+        count: how many videos.
 
     Returns:
         The share of videos whose best label is true, 0…1.
     """
-    videos = write_shape_videos(output / "videos")
+    videos = write_shape_videos(output, count=count)
     truth = demo_truth(videos)
     predictions = classify([video.path for video in videos])
     share = accuracy(truth, predictions)

@@ -92,7 +92,7 @@ def write_shape_videos(
     rates: Sequence[Fraction] = RATES,
     seconds: tuple[float, float] = (1.0, 5.0),
 ) -> list[ShapeVideo]:
-    """Write ``count`` videos, named ``<number>_<label>``, of every class and encoding in turn; the rest is drawn by lot.
+    """Write ``count`` videos, ``<number>_<label>``, of every class and encoding in turn; the rest is drawn by lot.
 
     Args:
         folder: made if it is not there.
@@ -119,9 +119,9 @@ def write_shape_videos(
             order = rng.permutation(len(LABELS))
         label = LABELS[order[number % len(LABELS)]]
         encoding = encodings[number % len(encodings)]
-        width, height = sizes[rng.integers(len(sizes))]
+        width, height = sizes[int(rng.integers(len(sizes)))]
         possible = [rate for rate in rates if rate in _MPEG2_RATES] if encoding.codec == "mpeg2video" else rates
-        rate = possible[rng.integers(len(possible))]
+        rate = possible[int(rng.integers(len(possible)))]
         frames = max(1, round(rng.uniform(*seconds) * float(rate)))
         path = folder / f"{number:0{digits}}_{label}{encoding.suffix}"
         scene = Scene(label, _scene_seed(seed, number), height, width, float(rate))
@@ -140,7 +140,7 @@ def write_short_videos(
     distinct: int = 10,
     seed: int = 0,
 ) -> list[ShapeVideo]:
-    """Write ``count`` videos of one kind, thousands in seconds: ``distinct`` are encoded, the others are copies of those.
+    """Write ``count`` videos of one kind, thousands in seconds: ``distinct`` are encoded, the others are copies.
 
     Args:
         folder: made if it is not there.

@@ -38,8 +38,8 @@ HELD_OUT_SEED = 1_000_000_000
 
 Floats = npt.NDArray[np.float32]
 
-# Radii are fractions of the period. Three shapes a third of a period apart on a diagonal: with radii below 1/6 each edge
-# of the centred square cuts at most one of them, so at least one is whole in every frame.
+# Radii are fractions of the period. Three shapes a third of a period apart on a diagonal: with radii below 1/6 each
+# edge of the centred square cuts at most one of them, so at least one is whole in every frame.
 _RADIUS_MIN, _RADIUS_MAX = 0.07, 0.16
 # Half a blink, in seconds. 16 frames span 15 intervals: 0.25 s at 60 fps, so at 60 fps or fewer every clip has a blink.
 _HALF_BLINK_MIN, _HALF_BLINK_MAX = 0.15, 0.25
@@ -76,7 +76,6 @@ class Scene:
         rng = np.random.Generator(np.random.PCG64(seed))
 
         # Velocities below are per second; lengths are in periods, angles in radians.
-        self._background = _background(rng, height, width)
         heading = rng.uniform(0, 2 * math.pi)
         self._drift = rng.uniform(0.03, 0.15) * np.array([math.sin(heading), math.cos(heading)])
         start = rng.uniform(0, 1, 2)
@@ -92,11 +91,11 @@ class Scene:
         turns = rng.uniform(0.35, 0.9, 3)
         growths = rng.uniform(0.6, 1.1, 3)
         half_blink = rng.uniform(_HALF_BLINK_MIN, _HALF_BLINK_MAX)
+        self._background = _background(rng, height, width)  # last: only it depends on the size
 
         # Only here does the class enter: it sets one rate and leaves the others at nothing.
-        self._velocity = np.zeros(2)
-        self._spin = np.zeros(3)
-        self._swell = np.zeros(3)
+        still: npt.NDArray[np.float64] = np.zeros(3)
+        self._velocity, self._spin, self._swell = still[:2], still, still
         self._blink_rate = 0.0
         if label in _DIRECTIONS:
             towards = _DIRECTIONS[label] + bearing
@@ -156,37 +155,37 @@ class Scene:
                 under += cover * (colour - under)
 
 
-# Each kind is a distance in radii to its outline, below 0 inside, at points u, v of the shape's own axes. All fit in the
-# unit circle, and none looks the same after any part of a turn, so that turning always shows.
+# Each kind is a distance in radii to its outline, below 0 inside, at points u, v of the shape's own axes. All fit in
+# the unit circle, and none looks the same after any part of a turn, so that turning always shows.
 
 
 def _pie(u: Floats, v: Floats) -> Floats:
-    wedge = u * np.float32(math.sin(0.7)) - np.abs(v) * np.float32(math.cos(0.7))
-    return _both(np.hypot(u, v) - 1, wedge)
+    mouth = (u * np.float32(math.tan(0.7)) - np.abs(v)) * np.float32(math.cos(0.7))
+    return _both(_disc(u, v, 1.0), mouth)
 
 
 def _half_disc(u: Floats, v: Floats) -> Floats:
-    return _both(np.hypot(u, v) - 1, u)
+    return _both(_disc(u, v, 1.0), u)
 
 
 def _crescent(u: Floats, v: Floats) -> Floats:
-    return _both(np.hypot(u, v) - 1, np.float32(0.85) - np.hypot(u - np.float32(0.6), v))
+    return _both(_disc(u, v, 1.0), -_disc(u - np.float32(0.6), v, 0.85))
 
 
 def _drop(u: Floats, v: Floats) -> Floats:
     # A disc and the cone that touches it: sin = 0.55 / 1.45, the disc's radius over the tip's distance from its centre.
     sin = 0.55 / 1.45
     cone = np.abs(v) * np.float32(math.sqrt(1 - sin * sin)) - (1 - u) * np.float32(sin)
-    return _either(np.hypot(u + np.float32(0.45), v) - np.float32(0.55), _both(cone, np.float32(0.55 * sin - 0.45) - u))
+    return _either(_disc(u + np.float32(0.45), v, 0.55), _both(cone, np.float32(0.55 * sin - 0.45) - u))
 
 
 def _arrow(u: Floats, v: Floats) -> Floats:
     head = _both(np.abs(v) * np.float32(0.8) - (1 - u) * np.float32(0.6), -u)
-    return _either(head, _box(u, v, -0.95, 0.05, -0.25, 0.25))
+    return _either(head, _box(u, v, (-0.95, 0.05), (-0.25, 0.25)))
 
 
 def _angle(u: Floats, v: Floats) -> Floats:
-    return _either(_box(u, v, -0.6, -0.1, -0.75, 0.75), _box(u, v, -0.6, 0.75, 0.25, 0.65))
+    return _either(_box(u, v, (-0.6, -0.1), (-0.75, 0.75)), _box(u, v, (-0.6, 0.75), (0.25, 0.65)))
 
 
 def _wedge(u: Floats, v: Floats) -> Floats:
@@ -204,9 +203,13 @@ def _either(a: Floats, b: Floats) -> Floats:
     return np.minimum(a, b)
 
 
-def _box(u: Floats, v: Floats, left: float, right: float, top: float, bottom: float) -> Floats:
-    along = np.maximum(np.float32(left) - u, u - np.float32(right))
-    return _both(along, np.maximum(np.float32(top) - v, v - np.float32(bottom)))
+def _disc(u: Floats, v: Floats, radius: float) -> Floats:
+    return np.hypot(u, v) - np.float32(radius)
+
+
+def _box(u: Floats, v: Floats, along: tuple[float, float], across: tuple[float, float]) -> Floats:
+    ends = np.maximum(np.float32(along[0]) - u, u - np.float32(along[1]))
+    return _both(ends, np.maximum(np.float32(across[0]) - v, v - np.float32(across[1])))
 
 
 def _copies(position: float, period: int, size: int, reach: float) -> list[float]:
@@ -226,9 +229,13 @@ def _colour(rng: np.random.Generator, darkest: float, brightest: float) -> Float
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """A wrapping texture of middle brightness, so that shapes stand out; float32 ``[2 height, 2 width, 3]``: four tiles."""
-    base = _colour(rng, 90, 160)
-    contrast = rng.uniform(16, 36)
+    """A texture that wraps, float32 ``[2 height, 2 width, 3]``: four times the same tile.
+
+    Its luma stays above 46 and below 199, between those of dark and lit shapes: 1.8, the sum of the weights, times the
+    contrast is at most 48.6.
+    """
+    base = _colour(rng, 95, 150)
+    contrast = rng.uniform(14, 27)
     sharpness = rng.choice([1.0, 1.0, 4.0])  # one in three is blotchy
     texture = np.zeros((height, width, 3), np.float32)
     for cells, weight in ((3, 0.8), (7, 0.6), (17, 0.4)):
@@ -257,7 +264,7 @@ def _spread(size: int, knots: int) -> Floats:
 def _shifted(texture: Floats, by: npt.NDArray[np.float64]) -> Floats:
     """One tile of a twice repeated texture, moved ``by`` (rows, columns) and wrapped; between pixels linearly."""
     height, width = texture.shape[0] // 2, texture.shape[1] // 2
-    # What comes to lie at pixel 0 was at -by: a whole pixel before it (0 … size - 1), and a part of the way to the next.
+    # What comes to lie at pixel 0 was at -by: at a whole pixel, and a part of the way to the next.
     top, left = math.floor(-by[0]), math.floor(-by[1])
     down, across = np.float32(-by[0] - top), np.float32(-by[1] - left)
     top, left = top % height, left % width

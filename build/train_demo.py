@@ -2,9 +2,9 @@
 
     python -m clipmux.build.train_demo --output build/demo
 
-About half an hour on two cores. Every clip of the pool is rendered, encoded by a real codec, decoded and resized as a run
-would do it, from seeds below ``HELD_OUT_SEED``; the videos that test the model come from seeds above it. The same seed,
-number of steps and number of threads give the same weights on the same machine.
+About half an hour on two cores. Every clip of the pool is rendered, encoded by a real codec, decoded and resized as a
+run would do it, from seeds below ``HELD_OUT_SEED``; the videos that test the model come from seeds above it. The same
+seed, number of steps and number of threads give the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 Clips = npt.NDArray[np.uint8]
 
-# What each label becomes when the clip is mirrored or played backwards. The labels change with the picture, so eight ways
-# of turning a square and two directions of time make sixteen clips of one, all of them true.
+# What each label becomes when the clip is mirrored or played backwards. The labels change with the picture, so eight
+# ways of turning a square and two directions of time make sixteen clips of one, all of them true.
 _PAIRS = {
     "columns": (("left", "right"), ("clockwise", "counter-clockwise")),
     "rows": (("up", "down"), ("clockwise", "counter-clockwise")),
@@ -103,8 +103,8 @@ def _coded(clip: Clips, rng: np.random.Generator) -> Clips:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as container:
-        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(file, "r") as written:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in written.decode(video=0)]
     # A poor rate lets some encoders drop frames; the last one is then seen for longer.
     return np.stack((decoded + decoded[-1:] * frames)[:frames])
 
@@ -166,7 +166,7 @@ def accuracy(network: nn.Module, pool: Clips) -> float:
 
 
 def train(*, steps: int, batch: int, pool_size: int, seed: int, threads: int, small_share: float) -> nn.Module:
-    """Train from scratch. The first ``small_share`` of the steps see clips of half the side, at a quarter of the cost."""
+    """Train from scratch; the first ``small_share`` of the steps see clips of half the side, at a quarter the cost."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     rng = np.random.default_rng(seed)
@@ -175,7 +175,7 @@ def train(*, steps: int, batch: int, pool_size: int, seed: int, threads: int, sm
     unseen = render_pool(200, seed + 1, threads)
     small = halved(pool)
     _say(f"rendered {pool_size} clips in {time.monotonic() - started:.0f} s")
-    network = build(ARCHITECTURE).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = build(ARCHITECTURE).to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps, pct_start=0.15)
     losses: list[float] = []
@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pool", type=int, default=4000, help="clips to render")
-    parser.add_argument("--small-share", type=float, default=0.75, help="share of the steps at half the side")
+    parser.add_argument("--small-share", type=float, default=0.8, help="share of the steps at half the side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, help="keep the checkpoint here too")
