@@ -33,7 +33,7 @@ def run_demo(
     predictions = classify([video.path for video in videos])
     share = accuracy(truth, predictions)
     console.print(demo_table(truth, predictions))
-    console.print(f"{round(share * len(truth))} of {len(truth)} videos are right ({share:.1%})")
+    console.print(f"accuracy: {share:.1%}, {round(share * len(truth))} of {len(truth)} videos are right")
     return share
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,12 @@ class EngineConfig:
         need(self.top_k >= 1, "--top-k", self.top_k, "give at least 1")
         need(0 <= self.workers <= 1024, "--workers", self.workers, "give 1 to 1024, or 0 for one per core")
         need(1 <= self.max_batch <= MAX_BATCH, "--max-batch", self.max_batch, f"give 1 to {MAX_BATCH}")
-        need(min(self.null_delay_ms) >= 0, "--null-delay", self.null_delay_ms, "give two times in ms, at least 0")
+        need(
+            all(0 <= part < math.inf for part in self.null_delay_ms),
+            "--null-delay",
+            self.null_delay_ms,
+            "give two times in ms, at least 0",
+        )
         need(self.max_delay_s >= 0, "--max-delay", self.max_delay_s, "give seconds, at least 0")
         need(self.decode_timeout_s > 0, "--decode-timeout", self.decode_timeout_s, "give seconds above 0")
         need(self.queue_bytes >= 1 << 20, "--queue-memory", self.queue_bytes, "give at least 1 MiB")

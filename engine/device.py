@@ -44,7 +44,8 @@ class Device(Generic[Tag]):
         self._backend = backend
         self.places = backend.runners + backend.ahead
         shape = (backend.preferred_batch, *clip_shape)
-        self._staging: list[npt.NDArray[np.uint8]] = [np.zeros(shape, np.uint8) for _ in range(self.places)]
+        # Filled, so that the memory is taken now and not bit by bit as batches first grow.
+        self._staging: list[npt.NDArray[np.uint8]] = [np.full(shape, 128, np.uint8) for _ in range(self.places)]
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe()
@@ -126,6 +127,8 @@ class Device(Generic[Tag]):
                 outcome = Result(tag, scores, time.perf_counter() - start)
                 if len(scores) != count:
                     outcome = RuntimeError(f"it gave {len(scores)} results for {count} clips")
+                elif not np.isfinite(scores).all():
+                    outcome = RuntimeError("it gave scores that are no numbers, check the model's weights")
             except Exception as error:
                 outcome = error
             self._results.put((staging, outcome))

@@ -12,7 +12,7 @@ from clipmux.bench.videos import write_short_videos
 
 
 def test_a_saturated_device_gets_full_batches(null_model: Path, tmp_path: Path) -> None:
-    """500 videos of 20 clips each, on a device that takes 128 ms for 64 clips: far longer than decoding them."""
+    """500 videos of 21 clips each, on a device that takes 128 ms for 64 clips: far longer than decoding them."""
     videos = tmp_path / "videos"
     write_short_videos(videos, 500, frames=35, size=(96, 64))
     run = tmp_path / "run"
@@ -20,7 +20,7 @@ def test_a_saturated_device_gets_full_batches(null_model: Path, tmp_path: Path) 
     done = clipmux("run", videos, "--model", null_model, *options)
     assert done.returncode == 0, done.stderr
     figures = summary(run)
-    assert figures["clips"] == 500 * 20
+    assert figures["clips"] == 500 * 21
     assert figures["mean_batch"] >= 63
     assert figures["batch_fill"] >= 63 / 64
 

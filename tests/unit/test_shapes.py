@@ -81,15 +81,13 @@ def test_other_shapes_stay_where_they_are_while_the_background_moves(label: str)
         assert np.abs(before[background].astype(int) - after[background]).mean() > 0.1
 
 
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", [*TURNS, "still", "blinking"])
 def test_only_turning_shapes_turn(label: str) -> None:
-    if label in MOVES:
-        pytest.skip("the measure follows shapes that stay in place")
     for seed in range(8):
         turn = turn_seen(Scene(label, seed, 160, 160, 20), 3, 5)
         if label in TURNS:
             assert 0.2 < turn * TURNS[label] < 0.6, seed  # 0.35 to 0.9 turns a second, for 0.1 s
-        elif label in ("still", "blinking"):
+        else:
             assert abs(turn) < 0.2, seed
 
 
