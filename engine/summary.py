@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from .supervisor import COLLECTOR, DECODER, INFERENCE
+from .children import COLLECTOR, DECODER, INFERENCE
 
 Figures = Sequence[tuple[str, dict[str, Any]]]
 """(role, what the child said when it left) of every child."""

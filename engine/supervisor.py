@@ -6,14 +6,10 @@ discards whatever an older attempt still sends, so a crash anywhere ends in one 
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +18,7 @@ import zmq
 from clipmux.workers.sources import Video
 
 from .child import Setting
+from .children import COLLECTOR, DECODER, INFERENCE, Child, describe_exit, start_child
 from .config import EngineConfig
 from .errors import ClipmuxError, MessageError, UsageError
 from .messages import (
@@ -44,15 +41,6 @@ from .wire import decode_control, encode
 
 log = logging.getLogger(__name__)
 
-DECODER, INFERENCE, COLLECTOR = "decoder", "inference", "collector"
-MODULES = {
-    DECODER: "clipmux.workers.decoder",
-    INFERENCE: "clipmux.engine.inference",
-    COLLECTOR: "clipmux.workers.collector",
-}
-BEGIN = "import sys; sys.path[:] = sys.argv[3:]; from clipmux.engine.child import main; main(sys.argv[1])"
-"""What a child executes: its own beginning, with our import path, so that it finds what we found and nothing else."""
-
 TICK_S = 0.1
 ATTEMPTS = 3
 """A video is handed out again twice at most after it crashed its decoder."""
@@ -66,25 +54,6 @@ class Interrupted(ClipmuxError):  # noqa: N818  (not a fault)
     """The run was asked to stop before its end; it can be resumed."""
 
     exit_status = 130
-
-
-@dataclass
-class Child:
-    """One child process and what is known of it."""
-
-    role: str
-    name: str
-    process: subprocess.Popen[bytes]
-    sentinel: int
-    started: float
-    ready: bool = False
-    stopping: bool = False
-    counts: dict[str, Any] = field(default_factory=dict)
-    assigned: int | None = None
-    handed: set[int] = field(default_factory=set)
-    last_progress: float = 0.0
-    stalled: bool = False
-    waiting: bool = False
 
 
 @dataclass
@@ -354,25 +323,10 @@ class Supervisor:
             "config": self._config.to_json(),
             "run_folder": str(self._run_folder) if self._run_folder else None,
         }
-        setting = Setting(name, self._addresses, content)
-        process = subprocess.Popen(
-            [sys.executable, "-c", BEGIN, MODULES[role], name, *filter(None, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which then stops its children in order
-        )
-        assert process.stdin is not None  # noqa: S101  (asked for above)
-        assert process.stdout is not None  # noqa: S101
-        try:
-            process.stdin.write(json.dumps(setting.to_json()).encode() + b"\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it is dead already, which its sentinel will say
-        child = Child(role, name, process, process.stdout.fileno(), time.monotonic())
+        child = start_child(role, Setting(name, self._addresses, content), log=self._log)
         self._children[name] = child
         self._poller.register(child.sentinel, zmq.POLLIN)
-        log.info("%s started as process %d", name, process.pid)
+        log.info("%s started as process %d", name, child.process.pid)
 
     def _died(self, child: Child) -> None:
         status = self._reap(child)
@@ -427,15 +381,7 @@ class Supervisor:
     def _reap(self, child: Child) -> int:
         self._poller.unregister(child.sentinel)
         del self._children[child.name]
-        try:
-            status = child.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:  # its standard output is closed, but it lives on
-            child.process.kill()
-            status = child.process.wait()
-        for pipe in (child.process.stdin, child.process.stdout):
-            if pipe is not None:
-                pipe.close()
-        return status
+        return child.reap()
 
     def _send(self, child: Child, message: Control) -> None:
         try:
@@ -454,13 +400,3 @@ class Supervisor:
         remove_sockets(self._addresses)
         self._pending.clear()
         self._again.clear()
-
-
-def describe_exit(status: int) -> str:
-    """An exit status in words."""
-    if status >= 0:
-        return f"ended with exit status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"

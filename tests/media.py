@@ -41,7 +41,7 @@ def noise(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:
 
 
 def patches(width: int = 64, height: int = 48) -> np.ndarray:
-    """Four flat colours and a white corner, uint8 ``[height, width, 3]``: no turn and no mirroring leaves it as it is."""
+    """Four flat colours and a white corner, uint8 ``[height, width, 3]``: any turn or mirroring changes it."""
     picture = np.zeros((height, width, 3), np.uint8)
     picture[: height // 2, : width // 2] = (200, 60, 40)
     picture[: height // 2, width // 2 :] = (40, 180, 70)

@@ -129,7 +129,7 @@ def test_matrix_range_and_depth_follow_the_tags(
         ("a.mov", "prores_ks", "yuv422p10le", {"profile": "hq"}),
         ("a.webm", "libvpx-vp9", "yuv420p", {"lossless": "1", "cpu-used": "8"}),
         ("a.webm", "libvpx-vp9", "yuva420p", {"lossless": "1", "cpu-used": "8"}),
-        ("a.webm", "libvpx-vp9", "yuv420p10le", {"lossless": "1", "cpu-used": "8"}),
+        ("a.ts", "libx265", "yuv420p10le", {"x265-params": "log-level=none:lossless=1"}),
         ("a.mkv", "ffv1", "gbrp10le", {}),
         ("a.mkv", "ffv1", "bgra", {}),
         ("a.mkv", "ffv1", "yuva420p", {}),
@@ -225,15 +225,27 @@ def test_interlaced_chroma_stays_in_its_field(tmp_path: Path) -> None:
     assert np.abs(found[4:-4].astype(int) - rgb[4:-4]).max() <= 2
 
 
+def test_tags_that_libswscale_refuses_have_stand_ins() -> None:
+    for tag, matrix in ((3, media.BT601), (10, media.BT2020)):  # reserved; BT.2020 with constant luminance
+        y, cb, cr = media.to_yuv(media.patches(), matrix=matrix)
+        frame = media.yuv_frame([y, media.halve(cb), media.halve(cr)], "yuv420p")
+        frame.colorspace = tag
+        assert_patches(Exact(48, 64)(Frame(frame, 0.0, 0.04)))
+
+
 def test_a_format_without_conversion_is_an_error_of_its_video() -> None:
-    frame = av.VideoFrame(64, 48, "xyz12le")
     exact = Exact(48, 64)
-    with pytest.raises(VideoError, match="cannot be converted to RGB") as caught:
-        for pix_fmt in ("xyz12le", "bayer_rggb8", "mediacodec", "videotoolbox_vld"):
-            frame = av.VideoFrame(64, 48, "gray")
-            frame = av.VideoFrame(64, 48, pix_fmt)
-            exact(Frame(frame, 0.0, 0.04))
+    with pytest.raises(VideoError, match=r"64 × 48 in the format 'rgbaf32le' .* cannot be converted to RGB") as caught:
+        exact(Frame(av.VideoFrame(64, 48, "rgbaf32le"), 0.0, 0.04))
     assert caught.value.kind == "PixelFormat"
+    assert_patches(exact(Frame(media.yuv_or_rgb(media.patches(), "yuv420p"), 0.0, 0.04)))  # the next video is not
+
+
+def test_an_absurd_shape_is_an_error_of_its_video() -> None:
+    assert Exact(112, 112)(Frame(Image.new("RGB", (1, 1000)), None, None)).shape == (112, 112, 3)
+    with pytest.raises(VideoError, match="1 × 1001 is more than 1,000 times as long as wide") as caught:
+        Exact(112, 112)(Frame(Image.new("RGB", (1, 1001)), None, None))
+    assert caught.value.kind == "PictureShape"
 
 
 # --- orientation -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import pytest
 import zmq
 
 from clipmux.engine.child import Setting
+from clipmux.engine.children import BEGIN, INFERENCE, MODULES
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.device import softmax
 from clipmux.engine.messages import Beat, Clip, ClipKey, Control, Goodbye, Hello, Scores, Segment, Stop
@@ -39,7 +40,6 @@ from clipmux.engine.sockets import (
     remove_sockets,
     router,
 )
-from clipmux.engine.supervisor import BEGIN, INFERENCE, MODULES
 from clipmux.engine.wire import VERSION, decode_clip, decode_control, decode_report, encode
 
 SHAPE = (4, 8, 8, 3)

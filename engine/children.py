@@ -1,0 +1,87 @@
+"""Child processes as the supervisor sees them: started, watched by a sentinel, and reaped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from .child import Setting
+
+DECODER, INFERENCE, COLLECTOR = "decoder", "inference", "collector"
+MODULES = {
+    DECODER: "clipmux.workers.decoder",
+    INFERENCE: "clipmux.engine.inference",
+    COLLECTOR: "clipmux.workers.collector",
+}
+BEGIN = "import sys; sys.path[:] = sys.argv[3:]; from clipmux.engine.child import main; main(sys.argv[1])"
+"""What a child executes: its own beginning, with our import path, so that it finds what we found and nothing else."""
+
+
+@dataclass
+class Child:
+    """One child process and what is known of it."""
+
+    role: str
+    name: str
+    process: subprocess.Popen[bytes]
+    sentinel: int
+    started: float
+    ready: bool = False
+    stopping: bool = False
+    counts: dict[str, Any] = field(default_factory=dict)
+    assigned: int | None = None
+    handed: set[int] = field(default_factory=set)
+    last_progress: float = 0.0
+    stalled: bool = False
+    waiting: bool = False
+
+    def reap(self) -> int:
+        """Wait for its end, which its standard output has announced or a kill has caused; returns its exit status."""
+        try:
+            status = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # its standard output is closed, but it lives on
+            self.process.kill()
+            status = self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        return status
+
+
+def start_child(role: str, setting: Setting, *, log: BinaryIO) -> Child:
+    """Start a fresh interpreter in a role.
+
+    Args:
+        role: a key of ``MODULES``.
+        setting: what it is told, on its standard input.
+        log: an open file that becomes its standard error.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEGIN, MODULES[role], setting.name, *filter(None, sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,  # Ctrl-C is for the supervisor, which then stops its children in order
+    )
+    assert process.stdin is not None  # noqa: S101  (asked for above)
+    assert process.stdout is not None  # noqa: S101
+    with contextlib.suppress(BrokenPipeError):  # it is dead already, which its sentinel will say
+        process.stdin.write(json.dumps(setting.to_json()).encode() + b"\n")
+        process.stdin.flush()
+    return Child(role, setting.name, process, process.stdout.fileno(), time.monotonic())
+
+
+def describe_exit(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

@@ -1,0 +1,1 @@
+"""What MagicMind's Python packages share."""
