@@ -136,7 +136,7 @@ def write_video(
     Args:
         pts: of each picture, in ``time_base`` (1/rate where that is not given); 0, 1, 2 … by default.
         audio: adds a quarter of a second of sound for every six pictures, as a second stream.
-        cover: adds an attached picture (cover art) as the first stream.
+        cover: adds an attached picture (cover art; MP4 takes it).
         colorspace: AVColorSpace written into the stream (1: BT.709, 5: BT.601, 9: BT.2020).
         color_range: AVColorRange written into the stream (1: limited, 2: full).
     """

@@ -22,6 +22,19 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
+def is_short_transport_stream(path: Path) -> bool:
+    """Whether ``path`` is an MPEG transport stream of so few packets that libav takes it for something else.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    if not 0 < size < 100 * 188 or size % 188:
+        return False
+    content = path.read_bytes()
+    return content[::188] == b"\x47" * (size // 188)
+
+
 def missing_bytes(path: Path) -> int:
     """How many bytes at least were cut off the end of ``path``, by its container's own structure.
 
@@ -68,16 +81,23 @@ def _mp4_end(file: BinaryIO, size: int) -> int:
 
 
 def _avi_end(file: BinaryIO, size: int) -> int:
-    """AVI: chunks of [type, size u32 little-endian], padded to even; a large (OpenDML) file holds several."""
+    """AVI: chunks of [type, size u32 little-endian], padded to even, in one RIFF chunk or (OpenDML) several.
+
+    Only the list that holds the media counts: writers err in the size of the RIFF chunk, and an index can be missed.
+    """
     at = 0
     while at + 8 <= size:
         file.seek(at)
-        head = file.read(8)
-        length = int.from_bytes(head[4:8], "little")
-        if head[:4] != b"RIFF" or length in (0, 0xFFFFFFFF):
-            return at  # something appended, or a recorder that never came back to fill the size in
+        head = file.read(12)
+        kind, length = head[:4], int.from_bytes(head[4:8], "little")
+        if kind == b"RIFF":
+            at += 12  # its chunks follow, and after them the next RIFF chunk
+            continue
+        media = kind == b"LIST" and head[8:12] == b"movi"
+        if media and length in (0, 0xFFFFFFFF):
+            return at  # a recorder that never came back to fill the size in
         if at + 8 + length > size:
-            return at + 8 + length
+            return at + 8 + length if media else at
         at += 8 + length + length % 2
     return at
 

@@ -24,10 +24,14 @@ from PIL import Image
 
 from clipmux.engine.errors import VideoError
 
-from .containers import missing_bytes
+from .containers import is_short_transport_stream, missing_bytes
 from .sources import FRAME_NAME, Video
 
 av.logging.set_level(None)  # libav's own words go nowhere; errors come as exceptions
+
+_WITHOUT_PTS = frozenset(("asf", "avi", "mxf"))
+"""Containers (libav's names) whose frames carry one time, in the order of the file: what libav calls their PTS is only
+right without B-frames."""
 
 _NOT_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -71,10 +75,10 @@ def _decode_file(path: Path, threads: int) -> Iterator[Frame]:
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO" if threads > 1 else "NONE"
         time_base = stream.time_base or Fraction(1, 1000)
-        clock = _Clock(time_base, _frame_duration(stream), trust_pts=container.format.name != "avi")
+        clock = _Clock(time_base, _frame_duration(stream), trust_pts=container.format.name not in _WITHOUT_PTS)
         held: Frame | None = None  # a frame that does not say how long it lasts waits for the next one
         rotation, display = None, None
-        for picture in _pictures(container, stream, path):
+        for picture in _pictures(container, stream, path, clock):
             # The matrix stays the same in a file, and PyAV's side data keeps its frame alive until the garbage
             # collector comes by: it is looked at once, and again only if the (free) rotation changes.
             if rotation != picture.rotation:
@@ -104,6 +108,7 @@ def _open(path: Path) -> av.container.InputContainer:
         if status.st_size == 0:
             raise VideoError("open", "EmptyFile", f"'{path}' is empty (0 bytes): copy or download it again")
         missing = missing_bytes(path)
+        forced = "mpegts" if is_short_transport_stream(path) else None
     except FileNotFoundError:
         raise VideoError("open", "MissingFile", f"there is no file '{path}': check the path") from None
     except PermissionError:
@@ -124,7 +129,11 @@ def _open(path: Path) -> av.container.InputContainer:
         # "file:" keeps libav from reading a protocol into a name such as "a:b.mp4", and the whitelist keeps a playlist
         # that calls itself a video from reaching out to the network. A title need not be UTF-8.
         return av.open(
-            "file:" + os.fspath(path), "r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+            "file:" + os.fspath(path),
+            "r",
+            format=forced,
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
         )
     except av.FFmpegError as error:
         raise VideoError(
@@ -147,7 +156,9 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> VideoSt
     raise VideoError("open", "NoVideoStream", f"'{path}' has no video stream, it holds {holds}: leave it out")
 
 
-def _pictures(container: av.container.InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
+def _pictures(
+    container: av.container.InputContainer, stream: VideoStream, path: Path, clock: _Clock
+) -> Iterator[av.VideoFrame]:
     """Decode, and tell damage at the beginning (skipped) from damage later on (fatal)."""
     frames = 0
     first_fault = ""
@@ -165,7 +176,9 @@ def _pictures(container: av.container.InputContainer, stream: VideoStream, path:
         for packet in _packets(container, stream):
             # A demuxer marks a packet that the end of the file cuts through. Transport streams mark others too, where
             # two recordings were joined and nothing is lost: a mark counts on the last packet, or if decoding fails.
-            cut = packet.is_corrupt if packet is not None else cut
+            if packet is not None:
+                cut = packet.is_corrupt
+                clock.start(packet.dts)
             try:
                 pictures = stream.codec_context.decode(packet)
             except av.FFmpegError as error:
@@ -211,25 +224,32 @@ def _frame_duration(stream: VideoStream) -> float:
 class _Clock:
     """Times of frames that come in presentation order.
 
-    A PTS is taken as it is. Raw streams have none, and in AVI what stands for it is the DTS, out of order where there
-    are B-frames: there a frame's time is the DTS it was given out at (less the codec's delay), or that of the frame
-    before it plus its duration.
+    A PTS is taken as it is, and a frame without one (raw streams, some program streams) follows the frame before it.
+    Where PTS are not to be trusted, a frame's time is the DTS of the packet that made the codec give it out, less the
+    time by which the codec was behind at the first frame.
     """
 
     def __init__(self, time_base: Fraction, typical: float, *, trust_pts: bool) -> None:
         self.typical = typical
         self._time_base = time_base
         self._trust_pts = trust_pts
-        self._delay: int | None = None
+        self._first_dts: int | None = None
+        self._behind: int | None = None
         self._next = 0.0
+
+    def start(self, dts: int | None) -> None:
+        """Tell the DTS of a packet before it is decoded; only the first one matters."""
+        if self._first_dts is None:
+            self._first_dts = dts
 
     def time(self, pts: int | None, dts: int | None, duration: int) -> tuple[float, float | None]:
         """Seconds of a frame, and how long it lasts; ``None`` where it does not say."""
-        if pts is not None and (self._trust_pts or self._delay is None):
+        if pts is not None and self._trust_pts:
             seconds = float(pts * self._time_base)
-            self._delay = dts - pts if dts is not None else 0
-        elif dts is not None:
-            seconds = float((dts - (self._delay or 0)) * self._time_base)
+        elif dts is not None and not self._trust_pts:
+            if self._behind is None:
+                self._behind = dts - (self._first_dts or 0)
+            seconds = float((dts - self._behind) * self._time_base)
         else:
             seconds = self._next
         lasts = float(duration * self._time_base) if duration > 0 else None
@@ -245,7 +265,7 @@ def _decode_folder(video: Video) -> Iterator[Frame]:
         try:
             with Image.open(path) as image:
                 picture = image.convert("RGB")  # a copy: the file closes; EXIF orientation is not looked at
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        except Exception as error:  # PIL raises a dozen kinds for bad files, struct.error and IndexError among them
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise VideoError(
                 "decode", "BadImage", f"'{path}' cannot be read as a picture ({why}): extract the frames again"

@@ -17,6 +17,13 @@ from clipmux.engine.errors import VideoError
 
 from .decode import Frame
 
+_MATRICES = {3: 2, 10: 9}
+"""Colour matrices (AVColorSpace) that libswscale refuses, and what stands in for them: for the reserved number, an
+untagged picture's; for BT.2020 with constant luminance, a tag that is rarely meant, BT.2020's."""
+
+_LONGEST = 1000
+"""How many times as long as wide a picture may be. One of 1 × 65,535 would be scaled to gigabytes."""
+
 _BILINEAR = Image.Resampling.BILINEAR
 _FLIP_X = Image.Transpose.FLIP_LEFT_RIGHT
 _FLIP_Y = Image.Transpose.FLIP_TOP_BOTTOM
@@ -40,9 +47,16 @@ class Exact:
         """Pixels of one frame.
 
         Raises:
-            VideoError: the frame's pixel format cannot be converted.
+            VideoError: the frame's pixel format cannot be converted, or its shape is absurd.
         """
         picture = frame.picture
+        if max(picture.width, picture.height) > _LONGEST * min(picture.width, picture.height):
+            raise VideoError(
+                "decode",
+                "PictureShape",
+                f"a picture of {picture.width} × {picture.height} is more than {_LONGEST:,} times as long as wide: "
+                "check the video",
+            )
         image = picture.convert("RGB") if isinstance(picture, Image.Image) else self._to_rgb(picture, frame.display)
         size = self._scaled(image.width, image.height)
         if image.size != size:
@@ -71,7 +85,10 @@ class _ToRgb:
 
     def __call__(self, picture: av.VideoFrame, display: tuple[int, ...] | None) -> Image.Image:
         # Matrix and range come from the frame's tags. Untagged YUV counts as BT.601, limited range, as in ffmpeg.
-        kind = (picture.format.name, picture.width, picture.height, int(picture.colorspace), int(picture.color_range))
+        matrix = int(picture.colorspace)
+        if matrix in _MATRICES:
+            picture.colorspace = matrix = _MATRICES[matrix]
+        kind = (picture.format.name, picture.width, picture.height, matrix, int(picture.color_range))
         try:
             if self._graph is None or kind != self._kind:
                 self._graph, self._kind = _graph(*kind), kind
@@ -82,8 +99,8 @@ class _ToRgb:
             raise VideoError(
                 "decode",
                 "PixelFormat",
-                f"a picture of {picture.width} × {picture.height} in the format '{picture.format.name}' cannot be "
-                f"converted to RGB ({error.strerror}): convert the video to H.264",
+                f"a picture of {picture.width} × {picture.height} in the format '{picture.format.name}' with colour "
+                f"matrix {matrix} cannot be converted to RGB ({error.strerror}): convert the video to H.264",
             ) from None
         green, blue, red = (_grey(plane, planar.width, planar.height) for plane in planar.planes)
         return _upright(Image.merge("RGB", (red, green, blue)), display)

@@ -12,8 +12,9 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -107,7 +108,13 @@ class Listing:
 
 
 def video_at(path: Path) -> Video:
-    """The video at ``path``, a frame folder or a file, named by its stem. It need not exist: decoding tells."""
+    """The video at ``path``, a frame folder or a file, named by its stem. It need not exist: decoding tells.
+
+    Raises:
+        UsageError: its name is not UTF-8, and so cannot be written into results.
+    """
+    if not _is_utf8(str(path)):
+        raise UsageError(f"the name of '{_shown(str(path))}' is not UTF-8: rename it")
     kind = "frames" if _is_frame_folder(str(path)) else "file"
     return Video(_stem(str(path), kind), path, kind)
 
@@ -135,6 +142,8 @@ def list_videos(inputs: Sequence[str], *, stdin: TextIO | None, names: str = "st
         raise UsageError("there is nothing to classify: name files, folders, globs, or - for paths on standard input")
     finder = _Finder(names)
     for given in inputs:
+        if not given:
+            raise UsageError("one of the inputs is empty: name files, folders, globs, or - for standard input")
         if given == "-":
             finder.add_lines(stdin)
         elif os.path.lexists(given) or not glob.has_magic(given):
@@ -159,7 +168,10 @@ class _Finder:
     def add_lines(self, stdin: TextIO | None) -> None:
         if stdin is None:
             raise UsageError("'-' reads paths from standard input, and there is none: name the videos instead")
-        paths = [line.rstrip("\r\n") for line in stdin]
+        try:
+            paths = [line.rstrip("\r\n") for line in stdin]
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is not UTF-8 text ({error}): write one path a line") from None
         paths = [path for path in paths if path.strip()]
         if not paths:
             raise UsageError("standard input held no paths: write one a line")
@@ -168,44 +180,49 @@ class _Finder:
 
     def add_path(self, given: str) -> None:
         if os.path.isdir(given):
-            if not self._add_all(_search(given), given):
+            if not self._add_folder(given):
                 raise UsageError(f"the folder '{given}' holds no video and no folder of frames: check the path")
         else:
             self._add(given, "file", shown=given)
 
     def add_glob(self, pattern: str) -> None:
-        """Files that look like videos, and folders, which are searched unless ``**`` does that itself."""
+        """Files that look like videos, and folders: these are searched, except where ``**`` does that itself."""
         ending = os.path.splitext(pattern)[1]
         any_ending = bool(ending) and not glob.has_magic(ending)  # '*.bin' says itself which files are meant
+
+        def wanted(name: str) -> bool:
+            return any_ending or _has_ending(name)
+
         found = 0
-        for path in sorted(glob.glob(pattern, recursive=True), key=_natural):
-            if os.path.isdir(path):
-                if "**" not in pattern:
-                    found += self._add_all(_search(path), path)
-                elif _is_frame_folder(path):
-                    self._add(path, "frames", shown=path)
-                    found += 1
-            elif any_ending or _has_ending(path):
-                self._add(path, "file", shown=path)
+        if "**" in pattern.split("/"):
+            for path, kind, real in _search_glob(pattern, wanted, self.listing.skipped):
+                self._add(path, kind, shown=path, real=real)
                 found += 1
+        else:
+            for path in sorted(glob.glob(pattern), key=_natural):
+                if os.path.isdir(path):
+                    found += self._add_folder(path)
+                elif wanted(path):
+                    self._add(path, "file", shown=path)
+                    found += 1
         if not found:
             raise UsageError(f"no video matches '{pattern}': check the path, or give the folder itself")
 
-    def _add_all(self, found: Iterable[tuple[str, str, str]], folder: str) -> int:
-        """What a search of ``folder`` found; returns how many that were."""
+    def _add_folder(self, folder: str) -> int:
+        """Search a folder; returns how many videos it holds."""
         count = 0
-        for path, kind, real in found:
+        for path, kind, real in _search(folder, _has_ending, self.listing.skipped):
             shown = folder if path == folder else os.path.relpath(path, folder)
             self._add(path, kind, shown=shown, real=real)
             count += 1
         return count
 
     def _add(self, path: str, kind: str, *, shown: str, real: str | None = None) -> None:
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            self.listing.skipped.append((ascii(path)[1:-1], "its name is not UTF-8: rename it"))
+        if not _is_utf8(path):
+            self.listing.skipped.append((_shown(path), "its name is not UTF-8: rename it"))
             return
+        if "\0" in path:
+            real = path  # no file is called that: decoding says so
         real = real or os.path.realpath(path)
         if real in self._by_real_path:
             self.listing.skipped.append((path, f"it is the same as '{self._by_real_path[real]}'"))
@@ -220,29 +237,44 @@ class _Finder:
         self.listing.videos.append(Video(video_id, Path(path), kind))
 
 
-def _search(folder: str) -> Iterator[tuple[str, str, str]]:
-    """``(path, kind, real path)`` of all videos and frame folders below a folder, in natural order.
+def _search(
+    folder: str, wanted: Callable[[str], bool], skipped: list[tuple[str, str]]
+) -> Iterator[tuple[str, str, str]]:
+    """``(path, kind, real path)`` of all wanted files and frame folders below a folder, in natural order.
 
     Hidden ones are passed over. Links are followed, but no folder is looked at twice, so that loops end.
+
+    Args:
+        wanted: whether a file of this name is a video.
+        skipped: takes the folders that cannot be read, such as ``lost+found``.
+
+    Raises:
+        UsageError: ``folder`` itself cannot be read.
     """
     seen: set[tuple[int, int]] = set()
 
     def walk(path: str, real: str) -> Iterator[tuple[str, str, str]]:
-        status = os.stat(path)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
         found: list[tuple[str, bool, bool]] = []  # name, whether it is a folder, whether it is a link
         frames = False
-        with os.scandir(path) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    continue
-                if name[:6].lower() == "image_" and FRAME_NAME.fullmatch(name):
-                    frames = True
-                elif _has_ending(name) or entry.is_dir():
-                    found.append((name, entry.is_dir(), entry.is_symlink()))
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:
+                return
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith("."):
+                        continue
+                    if name[:6].lower() == "image_" and FRAME_NAME.fullmatch(name):
+                        frames = True
+                    elif (is_folder := _is_folder(entry)) or wanted(name):
+                        found.append((name, is_folder, entry.is_symlink()))
+        except OSError as error:
+            if path == folder:
+                raise UsageError(f"'{path}' cannot be searched ({error.strerror}): check its permissions") from None
+            skipped.append((path, f"it cannot be searched ({error.strerror}): check its permissions"))
+            return
         if frames:
             yield path, "frames", real
         for name, is_folder, is_link in sorted(found, key=lambda item: _natural(item[0])):
@@ -253,10 +285,53 @@ def _search(folder: str) -> Iterator[tuple[str, str, str]]:
             else:
                 yield inner, "file", inner_real
 
+    yield from walk(folder, os.path.realpath(folder))
+
+
+def _search_glob(
+    pattern: str, wanted: Callable[[str], bool], skipped: list[tuple[str, str]]
+) -> Iterator[tuple[str, str, str]]:
+    """``_search`` by a pattern with ``**``: ``glob`` would follow links in circles, ever more of them."""
+    parts = pattern.split("/")
+    deep = parts.index("**")
+    rest = [part for part in parts[deep:] if part]
+    start = "/".join(parts[:deep]) or ("/" if deep else ".")
+    starts = sorted(glob.glob(start), key=_natural) if glob.has_magic(start) else [start]
+    for folder in filter(os.path.isdir, starts):
+        for path, kind, real in _search(folder, wanted, skipped):
+            below = path[len(folder) :].strip("/")
+            if _matches(below.split("/") if below else [], rest):
+                yield below if below and not deep else path, kind, real
+
+
+def _matches(names: list[str], pattern: list[str]) -> bool:
+    """Whether a path's parts match those of a pattern, where ``**`` stands for any number of them."""
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_matches(names[skip:], pattern[1:]) for skip in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        yield from walk(folder, os.path.realpath(folder))
-    except OSError as error:
-        raise UsageError(f"'{error.filename}' cannot be searched ({error.strerror}): check its permissions") from None
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_utf8(name: str) -> bool:
+    """Names on disk are bytes; those that are not UTF-8 hold lone surrogates here, which no result file can."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(name: str) -> str:
+    """A name that can be printed."""
+    return name if _is_utf8(name) else ascii(name)[1:-1]
 
 
 def _has_ending(name: str) -> bool:
@@ -267,7 +342,7 @@ def _is_frame_folder(path: str) -> bool:
     try:
         with os.scandir(path) as entries:
             return any(FRAME_NAME.fullmatch(entry.name) for entry in entries)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null character
         return False
 
 
@@ -300,9 +375,9 @@ def list_annotated(annotations: Path, root: Path, *, subset: str = "validation")
     database = _read_database(annotations)
     if not root.is_dir():
         raise UsageError(f"there is no folder '{root}': give the folder with one folder for each label as --root")
-    subsets = {entry.get("subset") for entry in database.values()}
+    subsets = {name for entry in database.values() if isinstance(name := entry.get("subset"), str)}
     if subset not in subsets:
-        there = ", ".join(sorted(str(name) for name in subsets)) or "none"
+        there = ", ".join(sorted(subsets)) or "none"
         raise UsageError(f"'{annotations}' has no subset '{subset}': give --subset as one of {there}")
     listing = Listing()
     shelf = _Shelf(root)
@@ -311,7 +386,7 @@ def list_annotated(annotations: Path, root: Path, *, subset: str = "validation")
             continue
         found = _find_annotated(video_id, entry, shelf, annotations)
         if isinstance(found, str):
-            listing.skipped.append((video_id, found))
+            listing.skipped.append((_shown(video_id), found))
         else:
             listing.videos.append(found)
     if not listing.videos:
@@ -325,10 +400,10 @@ def list_annotated(annotations: Path, root: Path, *, subset: str = "validation")
 
 def _read_database(annotations: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
+        content = json.loads(annotations.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read annotations from '{annotations}' ({error.strerror}): check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"'{annotations}' is not JSON ({error}): give the annotation file") from None
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict) or not database:
@@ -352,12 +427,14 @@ def _find_annotated(video_id: str, entry: dict[str, Any], shelf: _Shelf, annotat
         isinstance(segment, list) and len(segment) == 2 and all(type(number) in (int, float) for number in segment)
     ):
         raise UsageError(f"'{annotations}' has the segment {segment!r} for '{video_id}', where two numbers belong")
-    if segment is not None and type(segment[1]) is int and segment[1] == 1:
-        return "its segment holds no frame"
+    if segment is not None and segment[1] == 1 and type(segment[1]) is int:
+        return f"its segment {segment!r} holds no frame"
 
     video_path = entry.get("video_path")
     if video_path is not None and (not isinstance(video_path, str) or not video_path):
         raise UsageError(f"'{annotations}' has the video_path {video_path!r} for '{video_id}', where a path belongs")
+    if not _is_utf8(f"{video_id}{label}{video_path}"):
+        return "its name is not UTF-8"
     if video_path is None and label is None:
         return "it has neither a label nor a video_path to find it by"
     found = shelf.at(video_path) if video_path is not None else shelf.find(str(label), video_id)
@@ -413,7 +490,7 @@ def _files_by_stem(folder: str) -> dict[str, str]:
     """Video files of a folder by their names without ending; of ``a.avi`` and ``a.mp4``, the first."""
     try:
         names: Iterable[str] = sorted(os.listdir(folder))
-    except OSError:
+    except (OSError, ValueError):
         return {}
     files: dict[str, str] = {}
     for name in names:
