@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
 
-from .errors import ClipmuxError, UsageError
+from clipmux.build.cli import build_app
+
+from .errors import UsageError
+from .exits import exits
 
 RUN_EXAMPLES = """
 Examples:
@@ -34,35 +35,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CLIPMUX"},
     pretty_exceptions_enable=False,
 )
-build_app = typer.Typer(help="From a checkpoint to a model folder.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
-
-Arguments = ParamSpec("Arguments")
 
 
 def main() -> None:
     """The console command."""
     app(prog_name="clipmux")
-
-
-def _said(command: Callable[Arguments, int | None]) -> Callable[Arguments, None]:
-    """Turn our errors into one sentence on standard error and the exit status that belongs to them."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        try:
-            status = command(*args, **kwargs)
-        except ClipmuxError as error:
-            print(f"clipmux: {error}", file=sys.stderr)  # noqa: T201
-            status = error.exit_status
-        except KeyboardInterrupt:
-            print("clipmux: interrupted", file=sys.stderr)  # noqa: T201
-            status = 130
-        except BrokenPipeError:
-            status = 1
-        raise typer.Exit(status or 0)
-
-    return wrapped
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -101,7 +79,7 @@ ConfigFile = Annotated[
 
 
 @app.command(epilog=RUN_EXAMPLES, short_help="Classify videos.")
-@_said
+@exits
 def run(
     inputs: Annotated[
         list[str] | None,
@@ -185,7 +163,7 @@ def _listed(inputs: list[str], annotations: Path | None, root: Path | None, subs
 
 
 @app.command(short_help="See it work: made videos, the whole pipeline, a table.")
-@_said
+@exits
 def demo(
     output: Annotated[Path | None, typer.Option(help="Folder to write videos and results to.")] = None,
     workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
@@ -229,7 +207,7 @@ def demo(
 
 
 @app.command("eval", short_help="Score results against annotations.")
-@_said
+@exits
 def evaluate(
     annotations: Annotated[Path, typer.Argument(help="The reference's JSON with labels and subsets.")],
     results: Annotated[Path, typer.Argument(help="results.json, or a run folder.")],
@@ -246,54 +224,6 @@ def evaluate(
     from clipmux.bench.accuracy import evaluate as accuracy
 
     accuracy(annotations, results, ks=k or [1], subset=subset, ignore=ignore, say=typer.echo)
-
-
-@build_app.command("export", short_help="A PyTorch checkpoint to a model folder.")
-@_said
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the reference (r3d50_K_200ep.pth …).")],
-    labels: Annotated[Path, typer.Option(help="One label a line, or the reference's annotations JSON.")],
-    output: Annotated[Path, typer.Option(help="Model folder to write.")],
-    mean: Annotated[str, typer.Option(help="kinetics, activitynet, 0.5, or R,G,B.")] = "kinetics",
-    std: Annotated[str, typer.Option(help="kinetics, activitynet, 0.5, or R,G,B.")] = "kinetics",
-    frames: Annotated[int, typer.Option(help="Frames per clip.")] = 16,
-    size: Annotated[int, typer.Option(help="Rows and columns of a clip.")] = 112,
-    family: Annotated[str | None, typer.Option(help="Override: resnet, resnet2p1d, wideresnet.")] = None,
-    depth: Annotated[int | None, typer.Option(help="Override: 10, 18, 34, 50, 101, 152, 200.")] = None,
-    widen_factor: Annotated[float | None, typer.Option(help="Override.")] = None,
-    shortcut: Annotated[str | None, typer.Option(help="Override: A or B.")] = None,
-    conv1_t_size: Annotated[int | None, typer.Option(help="Override.")] = None,
-    conv1_t_stride: Annotated[int | None, typer.Option(help="Not visible in weights; 1 unless given.")] = None,
-    no_max_pool: Annotated[bool | None, typer.Option("--no-max-pool", help="Not visible in weights.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over an existing model folder.")] = False,
-) -> None:
-    """Export a checkpoint to ONNX and model.json, and check the result against PyTorch.
-
-    Example: clipmux build export r3d50_K_200ep.pth --labels kinetics700_labels.txt --output model
-    """
-    from clipmux.build.export import export_checkpoint
-    from clipmux.build.recognise import Overrides
-
-    model = export_checkpoint(
-        checkpoint,
-        labels,
-        output,
-        mean=mean,
-        std=std,
-        frames=frames,
-        size=size,
-        force=force,
-        overrides=Overrides(
-            family=family,
-            depth=depth,
-            widen_factor=widen_factor,
-            shortcut=shortcut,
-            conv1_t_size=conv1_t_size,
-            conv1_t_stride=conv1_t_stride,
-            no_max_pool=no_max_pool,
-        ),
-    )
-    typer.echo(f"{model.name}, {len(model.labels)} classes: {model.path}")
 
 
 if __name__ == "__main__":

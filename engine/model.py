@@ -24,6 +24,24 @@ DEMO = "demo"
 
 LAYOUTS = ("NCDHW", "NDHWC")
 
+ANY_TARGET = "onnx"
+TARGETS = (ANY_TARGET, "openvino", "torch", "magicmind")
+"""What a network is for: any backend (a float32 ONNX file), or the one it was compiled for."""
+
+PRECISIONS = (
+    "float32",
+    "bfloat16",
+    "float16",
+    "int8",
+    "force_float32",
+    "force_float16",
+    "qint8_mixed_float16",
+    "qint8_mixed_float32",
+    "qint16_mixed_float16",
+    "qint16_mixed_float32",
+)
+"""Precisions of OpenVINO and torch in their own words, then MagicMind's in its."""
+
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -43,6 +61,7 @@ class ModelFolder:
         target: which backend the network is for: ``onnx`` (any of them), or the backend it was compiled for.
         precision: ``float32`` unless the network was compiled to something smaller.
         sha256: of the network file, so that a run folder can tell whether it was made with this model.
+        compiled: what only the target's own backend understands (fixed batch, input form …); kept as it is.
         provenance: where the network came from; free-form, kept as it is.
     """
 
@@ -56,9 +75,10 @@ class ModelFolder:
     layout: str = "NCDHW"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    target: str = "onnx"
+    target: str = ANY_TARGET
     precision: str = "float32"
     sha256: str = ""
+    compiled: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,7 +107,9 @@ def read_model(folder: str | os.PathLike[str]) -> ModelFolder:
     Raises:
         ModelError: the folder, ``model.json`` or the network is missing, or contradicts itself.
     """
-    path = demo_folder() if str(folder) == DEMO and not Path(folder).is_dir() else Path(folder)
+    path = Path(folder)
+    if str(folder) == DEMO and not (path / "model.json").is_file():
+        path = demo_folder()
     if not path.is_dir():
         raise ModelError(f"no model folder at '{path}': make one with 'clipmux build export CHECKPOINT'")
     described = path / "model.json"
@@ -123,6 +145,7 @@ def write_model(model: ModelFolder) -> ModelFolder:
         "std": list(model.std),
         "target": model.target,
         "precision": model.precision,
+        "compiled": model.compiled,
         "provenance": model.provenance,
     }
     _from_json(model.path, content)
@@ -210,7 +233,12 @@ def _from_json(path: Path, content: object) -> ModelFolder:
     need(content["layout"] in LAYOUTS, f"has layout {content['layout']!r}, one of {', '.join(LAYOUTS)} belongs there")
     std = triple(content["std"], "std")
     need(min(std) > 0, f"has std {content['std']!r}, which must be above 0")
-    provenance = content.get("provenance", {})
+    target, precision = content.get("target", ANY_TARGET), content.get("precision", "float32")
+    need(target in TARGETS, f"has target {target!r}, one of {', '.join(TARGETS)} belongs there")
+    need(precision in PRECISIONS, f"has precision {precision!r}, one of {', '.join(PRECISIONS)} belongs there")
+    free = {key: content.get(key, {}) for key in ("compiled", "provenance")}
+    for key, value in free.items():
+        need(isinstance(value, dict), f"has {key} {value!r} where an object belongs")
     return ModelFolder(
         path=path,
         name=str(content["name"]),
@@ -222,8 +250,9 @@ def _from_json(path: Path, content: object) -> ModelFolder:
         layout=content["layout"],
         mean=triple(content["mean"], "mean"),
         std=std,
-        target=str(content.get("target", "onnx")),
-        precision=str(content.get("precision", "float32")),
+        target=target,
+        precision=precision,
         sha256=str(content.get("sha256", "")),
-        provenance=provenance if isinstance(provenance, dict) else {},
+        compiled=free["compiled"],
+        provenance=free["provenance"],
     )
