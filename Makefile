@@ -34,7 +34,7 @@ types: .venv/checks .venv/installed
 	$(BIN)/mypy $(PACKAGES:%=-p clipmux.%)
 
 unit: .venv/checks .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 dev: .venv/checks
 	rm -rf build/__editable__*
