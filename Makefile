@@ -38,7 +38,7 @@ unit: .venv/checks .venv/installed
 
 dev: .venv/checks
 	rm -rf build/__editable__*
-	$(PIP) install --constraint constraints.txt --editable '.[torch,dev]' --config-settings editable_mode=strict
+	$(PIP) install --constraint constraints.txt --editable '.[torch,quantize,dev]' --config-settings editable_mode=strict
 	touch .venv/installed
 
 clean:
@@ -61,5 +61,5 @@ clean:
 	touch $@
 
 .venv/checks: .venv/needed
-	$(PIP) install --constraint constraints.txt '.[torch,dev]'
+	$(PIP) install --constraint constraints.txt '.[torch,quantize,dev]'
 	touch $@

@@ -10,9 +10,8 @@ import dataclasses
 import importlib.util
 import io
 import math
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ModelFolder, read_labels, read_model, write_model
 
 from .recognise import Overrides
+from .staging import check_free, new_content
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -103,7 +103,7 @@ def export_checkpoint(
         if not 1 <= value <= 4096:
             raise UsageError(f"{name} is {value}: it is 1 to 4096")
     names = read_labels(labels)
-    _check_free(output, force=force)
+    check_free(output, force=force)
     read = read_checkpoint(checkpoint, overrides=overrides)
     classes = read.architecture.classes
     if classes != len(names):
@@ -112,7 +112,7 @@ def export_checkpoint(
             "give the labels it was trained with"
         )
     network = _network(read)
-    with _new_content(output) as partial:
+    with new_content(output) as partial:
         path = partial / NETWORK
         shape = (3, frames, size, size)
         _write_onnx(network, shape, path)
@@ -151,39 +151,6 @@ def _normalisation(what: str, value: str | Sequence[float]) -> Triple:
     if what == "std" and min(numbers) <= 0:
         raise UsageError(f"std is {value!r}: it is above 0")
     return (numbers[0], numbers[1], numbers[2])
-
-
-def _check_free(output: Path, *, force: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"'{output}' is a file: name a folder for the model")
-    if not output.is_dir() or not any(output.iterdir()):
-        return
-    if not (output / "model.json").is_file():
-        raise UsageError(f"'{output}' holds other files: name a new or an empty folder for the model")
-    if not force:
-        raise UsageError(f"'{output}' already holds a model: say force to replace it, or name a new folder")
-
-
-@contextlib.contextmanager
-def _new_content(output: Path) -> Iterator[Path]:
-    """A folder whose files move into ``output`` when all went well; otherwise all that was made vanishes."""
-    made = [path for path in (output, *output.parents) if not path.exists()]
-    try:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            partial = tempfile.TemporaryDirectory(dir=output, prefix=".export-")
-        except OSError as error:
-            raise UsageError(f"cannot write to '{output}' ({error.strerror}): name another folder") from None
-        with partial:
-            yield Path(partial.name)
-            # The network first: a model.json beside no network is refused, a network beside no model.json is no model.
-            for path in sorted(Path(partial.name).iterdir(), key=lambda path: path.suffix == ".json"):
-                path.replace(output / path.name)
-    except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):  # someone else's file arrived there meanwhile
-                path.rmdir()
-        raise
 
 
 def _network(checkpoint: Checkpoint) -> ResNet:

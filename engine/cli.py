@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clipmux.bench.cli import bench_app
 from clipmux.build.cli import build_app
 
 from .errors import UsageError
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(build_app, name="build")
+app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:
@@ -98,8 +100,8 @@ def run(
     per_clip: Annotated[bool, typer.Option("--per-clip", help="Results per clip instead of their mean.")] = False,
     workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
     max_batch: Annotated[int, typer.Option(help="Clips in one device call at most, up to 64.")] = 64,
-    device: Annotated[str, typer.Option(help="Where inference runs: cpu.")] = "cpu",
-    backend: Annotated[str, typer.Option(help="auto, openvino, or null (fixed scores).")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, mlu:0 or cuda:0.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="auto, openvino, magicmind, torch, or null (fixed scores).")] = "auto",
     null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
     max_delay: Annotated[float, typer.Option(help="Seconds a clip may wait for its batch to fill.")] = 0.25,
     decode_timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a video fails.")] = 60.0,
@@ -224,6 +226,28 @@ def evaluate(
     from clipmux.bench.accuracy import evaluate as accuracy
 
     accuracy(annotations, results, ks=k or [1], subset=subset, ignore=ignore, say=typer.echo)
+
+
+@app.command(short_help="Whether clipmux would run here, and on what.")
+@exits
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    arch: Annotated[str, typer.Option(help="What MagicMind builds its trial models for.")] = "mtp_372",
+) -> int:
+    """Look at Python, packages, codecs, the machine, backends and devices; exit status 0 when a run would work.
+
+    Example: clipmux doctor
+    """
+    from .doctor import diagnose, show, to_json, would_run
+
+    checks = diagnose(arch=arch)
+    if as_json:
+        typer.echo(to_json(checks))
+    else:
+        from rich.console import Console
+
+        show(checks, Console())
+    return 0 if would_run(checks) else 1
 
 
 if __name__ == "__main__":

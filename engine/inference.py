@@ -45,7 +45,7 @@ class Inference:
 
     def __init__(self, config: EngineConfig, setting: Setting, context: Context, link: Link) -> None:
         model = read_model(config.model)
-        name = choose(config.backend, config.device)
+        name = choose(config.backend, config.device, model.target)
         self._backend = open_backend(
             name, model, device=config.device, max_batch=config.max_batch, null_delay_ms=config.null_delay_ms
         )

@@ -129,7 +129,8 @@ def _decides(config: EngineConfig, model: ModelFolder) -> dict[str, Any]:
         "stride": config.stride,
         "top_k": config.top_k,
         "per_clip": config.per_clip,
-        "backend": choose(config.backend, config.device),
+        "backend": choose(config.backend, config.device, model.target),
+        "precision": model.precision,
         "device": config.device,
     }
 

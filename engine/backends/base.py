@@ -12,6 +12,21 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+TOLERANCE: dict[str, float] = {
+    "float32": 1e-5,
+    "force_float32": 1e-5,
+    "bfloat16": 2e-2,
+    "float16": 2e-2,
+    "force_float16": 2e-2,
+}
+"""How far a clip score (0…1) may be from the reference's, by precision; quantised ones are held to an agreement."""
+
+HALF_AGREEMENT = 0.99
+"""Share of clips, at least, whose best label at half precision is that of float32."""
+
+QUANTISED_AGREEMENT = 0.97
+"""Likewise for the quantised precisions."""
+
 
 class Runner(ABC):
     """One batch at a time through the device."""

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the default backend.
+"""OpenVINO on the CPU: the default backend, at float32, bfloat16, float16 or int8.
 
 uint8 ``NDHWC`` goes in; conversion, normalisation and layout are part of the compiled model. One stream per core and
 small batches measured better than large batches on all cores at once when decoders share the CPU.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmux.engine.errors import ModelError, UsageError
-from clipmux.engine.model import ModelFolder
+from clipmux.engine.model import ANY_TARGET, ModelFolder, file_sha256
 from clipmux.engine.without_telemetry import ov
 
 from .base import Backend, Runner
@@ -21,10 +21,15 @@ from .base import Backend, Runner
 PREFERRED_BATCH = 8
 
 
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
+"""Precision of a model folder to OpenVINO's hint. An int8 network says which parts are; the hint is for the others."""
+
+
 class OpenVinoBackend(Backend):
-    """A model folder's ONNX network on the CPU, in float32.
+    """A model folder's network, ONNX or OpenVINO's own format (IR), on the CPU.
 
     The precision is always said: left alone, OpenVINO takes bfloat16 on CPUs that have it, which moves scores by 0.01.
+    Asked for a precision that the CPU lacks, it computes in float32; ``chosen`` tells.
 
     Raises:
         ModelError: the network cannot be read, or does not fit ``model.json``.
@@ -35,24 +40,44 @@ class OpenVinoBackend(Backend):
     def __init__(self, model: ModelFolder, *, device: str, max_batch: int) -> None:
         if device != "cpu":
             raise UsageError(f"the openvino backend has no device '{device}': use --device cpu")
+        if model.precision not in HINTS:
+            raise ModelError(
+                f"'{model.path}' has the precision {model.precision}, which the openvino backend does not know: "
+                f"compile it to one of {', '.join(HINTS)}"
+            )
         self.device = device
         self.max_batch = max_batch
         self.preferred_batch = min(PREFERRED_BATCH, max_batch)
         self.runners = len(os.sched_getaffinity(0))
-        self.chosen = f"float32, {self.runners} streams of one core, batches of {self.preferred_batch}"
+        check_files(model)
         core = ov.Core()
-        try:
-            network = core.read_model(model.network_path)
-        except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot read '{model.network_path}': {_first_line(error)}") from None
+        network = read_network(core, model)
         check_network(model, network)
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": HINTS[model.precision],
             "NUM_STREAMS": str(self.runners),
             "INFERENCE_NUM_THREADS": str(self.runners),
             "ENABLE_CPU_PINNING": "NO",  # decoders share these cores
         }
-        self._compiled = core.compile_model(_with_normalisation(model, network), "CPU", options)
+        try:
+            self._compiled = core.compile_model(_with_normalisation(model, network), "CPU", options)
+        except RuntimeError as error:
+            raise ModelError(
+                f"OpenVINO cannot compile '{model.network_path}' ({_first_line(error)}): export the model again"
+            ) from None
+        self.chosen = (
+            f"{self._precision(model.precision)}, {self.runners} streams of one core, batches of {self.preferred_batch}"
+        )
+
+    def _precision(self, wanted: str) -> str:
+        """The precision that is computed with, by OpenVINO's own account."""
+        used = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+        if wanted == "int8":
+            return f"int8, {names.get(used, used)} for the rest"
+        if used == HINTS[wanted]:
+            return wanted
+        return f"{names.get(used, used)} ({wanted} was asked for, which this CPU lacks)"
 
     def open_runner(self) -> Runner:
         return _OpenVinoRunner(self._compiled.create_infer_request())
@@ -67,6 +92,37 @@ class _OpenVinoRunner(Runner):
         self._request.infer()
         logits: npt.NDArray[np.float32] = self._request.get_output_tensor().data.copy()
         return logits
+
+
+def read_network(core: Any, model: ModelFolder) -> Any:
+    """The network of a model folder, as OpenVINO has it.
+
+    Raises:
+        ModelError: OpenVINO cannot read it.
+    """
+    try:
+        return core.read_model(model.network_path)
+    except RuntimeError as error:
+        remedy = "export the model again"
+        if model.target != ANY_TARGET:
+            remedy = "compile the model again, with this version of OpenVINO"
+        raise ModelError(f"OpenVINO cannot read '{model.network_path}' ({_first_line(error)}): {remedy}") from None
+
+
+def check_files(model: ModelFolder) -> None:
+    """Compare what lies beside a compiled network, its weights, with what ``model.json`` says of it.
+
+    OpenVINO takes weights by their place in that file: with another file of the same size it would answer nonsense.
+
+    Raises:
+        ModelError: a file is missing or is not the one that was compiled.
+    """
+    for name, sha256 in model.compiled.get("files", {}).items():
+        path = model.path / os.path.basename(name)  # noqa: PTH119  (a name in this folder, whatever was written)
+        if not path.is_file():
+            raise ModelError(f"'{model.path}' lacks '{name}', the weights of its network: compile the model again")
+        if file_sha256(path) != sha256:
+            raise ModelError(f"'{path}' is not the file that was compiled with its network: compile the model again")
 
 
 def check_network(model: ModelFolder, network: Any) -> None:

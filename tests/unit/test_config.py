@@ -30,7 +30,7 @@ from clipmux.engine.model import ModelFolder
         ({"decode_timeout_s": 0.0}, "--decode-timeout is 0.0"),
         ({"queue_bytes": 1000}, "--queue-memory is 1000"),
         ({"backend": "tensorrt"}, "no backend 'tensorrt'"),
-        ({"device": "mlu:99"}, "'mlu:99'"),
+        ({"device": "tpu:0"}, "no device 'tpu:0'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )

@@ -1,0 +1,90 @@
+"""``clipmux bench``: measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipmux.engine.errors import UsageError
+from clipmux.engine.exits import exits
+
+bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
+
+
+@bench_app.callback()
+def bench() -> None:
+    """Measure."""
+
+
+@bench_app.command(short_help="What each precision costs in accuracy.")
+@exits
+def accuracy(
+    model: Annotated[str, typer.Argument(help="Model folder to compile, or 'demo'.")],
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="VIDEOS…", help="Videos sorted into a folder per label.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="openvino, torch or magicmind.")] = "openvino",
+    precisions: Annotated[str, typer.Option(help="Precisions of the target, with commas between.")] = "float32",
+    output: Annotated[Path | None, typer.Option(help="Folder for models, runs and the table.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="The reference's JSON, in place of VIDEOS.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where ROOT/<label>/<video_id> are.")] = None,
+    subset: Annotated[str, typer.Option(help="Subset of the annotations.")] = "validation",
+    demo: Annotated[int, typer.Option(help="In place of VIDEOS: so many made videos of moving shapes.")] = 0,
+    calibrate: Annotated[list[str] | None, typer.Option(help="Videos to measure activations on; repeatable.")] = None,
+    clips: Annotated[int, typer.Option(help="How many clips to draw from them.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    batch: Annotated[int, typer.Option(help="Clips in one device call at most.")] = 64,
+    device: Annotated[str | None, typer.Option(help="The target's first unless given.")] = None,
+    workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
+    fixed_batch: Annotated[int | None, typer.Option(help="magicmind: compile for this batch only.")] = None,
+    arch: Annotated[list[str] | None, typer.Option(help="magicmind: mtp_372 (the default) …; repeatable.")] = None,
+    k: Annotated[
+        list[int] | None, typer.Option("-k", help="Labels that count; repeatable. 1 and 5 unless given.")
+    ] = None,
+    ignore: Annotated[bool, typer.Option("--ignore", help="Leave out videos without a result.")] = False,
+) -> None:
+    """Build, run and score a model at several precisions, and print the table; a second call goes on with a first.
+
+    Examples:
+
+      clipmux bench accuracy demo --demo 240 --precisions float32,bfloat16,int8 --output runs/accuracy
+
+      clipmux bench accuracy model --annotations kinetics.json --root jpg --calibrate train/ --target magicmind
+      --precisions force_float32,force_float16,qint8_mixed_float16 --output runs/kinetics
+    """
+    from rich.console import Console
+
+    from .precisions import accuracy_table, annotated_task, demo_task, sorted_task
+
+    if output is None:
+        raise UsageError("no --output: give a folder for models, runs and the table, for example runs/accuracy")
+    ways = [bool(inputs), annotations is not None, demo > 0]
+    if sum(ways) != 1:
+        raise UsageError("give one of VIDEOS, --annotations with --root, or --demo N")
+    if annotations is not None:
+        if root is None:
+            raise UsageError("--annotations needs --root: the folder that holds <label>/<video_id>")
+        task = annotated_task(annotations, root, subset=subset, calibrate=calibrate or [])
+    elif inputs:
+        task = sorted_task(inputs, model, output, calibrate=calibrate or [])
+    else:
+        task = demo_task(output, demo)
+    options = {"fixed_batch": fixed_batch, "arch": arch or None}
+    accuracy_table(
+        model,
+        task,
+        target=target,
+        precisions=precisions.split(","),
+        output=output,
+        console=Console(),
+        batch=batch,
+        device=device,
+        options={name: value for name, value in options.items() if value is not None},
+        clips=clips,
+        seed=seed,
+        workers=workers,
+        ks=k or (1, 5),
+        ignore=ignore,
+    )

@@ -1,0 +1,147 @@
+"""``clipmux run`` with models compiled for MagicMind, on the emulator in tests/emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import assert_same, clipmux, results, summary
+from emulated import EMULATOR, magicmind
+
+from clipmux.build.calibration import draw_clips
+from clipmux.build.compile import compile_model
+from clipmux.engine.model import read_model
+
+
+def on_mlu(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command on a machine with one MLU; its processes find MagicMind where the command does."""
+    path = os.pathsep.join(filter(None, (str(EMULATOR), os.environ.get("PYTHONPATH", ""))))
+    return clipmux(*args, **{"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env})
+
+
+def compiled(golden_model: Path, folder: Path, precision: str, **options: Any) -> Path:
+    with magicmind():
+        return compile_model(
+            golden_model, folder, target="magicmind", precision=precision, calibration=None, options=options
+        ).path
+
+
+@pytest.fixture(scope="module")
+def float32(golden_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(golden_model, tmp_path_factory.mktemp("float32") / "model", "force_float32")
+
+
+@pytest.fixture(scope="module")
+def float16(golden_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(golden_model, tmp_path_factory.mktemp("float16") / "model", "force_float16")
+
+
+def expected(golden: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((golden / "expected" / f"{name}.json").read_text())["results"]
+    return content
+
+
+def annotated(golden: Path, model: Path, output: Path) -> list[object]:
+    inputs = ["--annotations", golden / "kinetics.json", "--root", golden / "jpg"]
+    return ["run", *inputs, "--model", model, "--backend", "magicmind", "--device", "mlu:0", "--output", output]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("avg", []), ("noavg", ["--per-clip", "--max-batch", "3"]), ("stride8", ["--stride", "8"])],
+)
+def test_float32_gives_the_references_results(
+    golden: Path, float32: Path, tmp_path: Path, name: str, options: list[str]
+) -> None:
+    run = tmp_path / "run"
+    done = on_mlu(*annotated(golden, float32, run), *options)
+    assert done.returncode == 0, done.stderr
+    assert_same(results(run), expected(golden, name), within=1e-5)
+    about = summary(run)["inference"]
+    assert (about["backend"], about["device"]) == ("magicmind", "mlu:0")
+    assert about["preferred_batch"] == (3 if "--max-batch" in options else 64)
+    assert about["chosen"].startswith("force_float32, 2 runners, ")
+
+
+def test_fixed_batch_gives_them_too(golden: Path, golden_model: Path, tmp_path: Path) -> None:
+    model = compiled(golden_model, tmp_path / "model", "force_float32", fixed_batch=4)
+    run = tmp_path / "run"
+    done = on_mlu(*annotated(golden, model, run))
+    assert done.returncode == 0, done.stderr
+    assert_same(results(run), expected(golden, "avg"), within=1e-5)
+    assert summary(run)["inference"]["preferred_batch"] == 4
+
+
+def test_float16_is_near_the_references_results(golden: Path, float16: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = on_mlu(*annotated(golden, float16, run), "--per-clip", "--top-k", "700")
+    assert done.returncode == 0, done.stderr
+    for video, clips in expected(golden, "noavg").items():
+        for mine, theirs in zip(results(run)[video], clips, strict=True):
+            scores = {item["label"]: item["score"] for item in mine["result"]}
+            assert max(abs(scores[item["label"]] - item["score"]) for item in theirs["result"]) <= 2e-2
+            assert mine["result"][0]["label"] == theirs["result"][0]["label"]
+
+
+def test_quantised_on_real_videos(golden: Path, golden_model: Path, tmp_path: Path) -> None:
+    calibration = draw_clips([str(golden / "videos")], read_model(golden_model), clips=6)
+    with magicmind():
+        model = compile_model(
+            golden_model,
+            tmp_path / "model",
+            target="magicmind",
+            precision="qint8_mixed_float16",
+            calibration=calibration,
+        )
+    assert model.provenance["calibration"] == calibration.drawn
+    run = tmp_path / "run"
+    folder = min((golden / "jpg").glob("*/*"))
+    done = on_mlu("run", folder, "--model", model.path, "--device", "mlu:0", "--output", run)
+    assert done.returncode == 0, done.stderr
+    assert len(results(run)) == 1
+    assert summary(run)["inference"]["chosen"].startswith("qint8_mixed_float16")
+
+
+@pytest.mark.parametrize(
+    ("point", "status", "said"),
+    [
+        ("deserialize_from_file:1", 2, "MagicMind's deserialize_from_file failed: "),
+        ("create_i_engine:1", 2, "MagicMind's create_i_engine gave None"),
+        ("create_queue:2", 1, "'mlu:0' cannot be used (MagicMind's create_queue gave None"),
+        ("enqueue:3+", 1, "the magicmind backend failed on 'mlu:0': MagicMind's enqueue failed: "),
+        ("compute:2", 1, "the magicmind backend failed on 'mlu:0': MagicMind's sync failed: "),
+    ],
+)
+def test_a_device_that_fails_ends_the_run_with_a_sentence(
+    golden: Path, float32: Path, tmp_path: Path, point: str, status: int, said: str
+) -> None:
+    run = annotated(golden, float32, tmp_path / "run")
+    done = on_mlu(*run, "--max-batch", "1", MAGICMIND_EMULATOR_FAIL=point)
+    assert done.returncode == status, done.stderr
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("clipmux: ")]
+    assert len(sentences) == 1
+    assert said in sentences[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_devices_and_models_that_do_not_go_together(
+    golden: Path, golden_model: Path, float32: Path, tmp_path: Path
+) -> None:
+    def refused(*args: object, **env: str) -> str:
+        done = on_mlu("run", golden / "videos", "--output", tmp_path / "run", *args, **env)
+        assert done.returncode == 2, done.stderr
+        assert not (tmp_path / "run").exists()
+        return done.stderr
+
+    assert "no device 'mlu:7': it has 1" in refused("--model", float32, "--device", "mlu:7")
+    assert "compiled for" in refused("--model", float32, "--device", "cpu")
+    assert "is not compiled for MagicMind" in refused(
+        "--model", golden_model, "--device", "mlu:0", "--backend", "magicmind"
+    )
+    assert "Neuware" in refused("--model", float32, "--device", "mlu:0", PYTHONPATH="")
+    wrong = refused("--model", float32, "--device", "mlu:0", MAGICMIND_EMULATOR_ARCH="mtp_592")
+    assert "it was built for mtp_372" in wrong

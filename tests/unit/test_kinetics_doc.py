@@ -1,0 +1,36 @@
+"""docs/kinetics.md: every clipmux command in it parses."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from clipmux.engine.cli import app
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "kinetics.md"
+
+
+def commands() -> list[str]:
+    text = "\n".join(re.findall(r"```\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL))
+    lines = text.replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip().startswith("clipmux ")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_command_parses(line: str) -> None:
+    """Down to the last group, without running anything; paths need not exist."""
+    command = typer.main.get_command(app)
+    context = command.make_context("clipmux", shlex.split(line)[1:])
+    while hasattr(context.command, "resolve_command"):
+        name, inner, rest = context.command.resolve_command(
+            context, [*getattr(context, "_protected_args", []), *context.args]
+        )
+        context = inner.make_context(name, rest, parent=context)
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 9
