@@ -34,6 +34,7 @@ class Child:
     started: float
     ready: bool = False
     stopping: bool = False
+    left: bool = False
     counts: dict[str, Any] = field(default_factory=dict)
     assigned: int | None = None
     handed: set[int] = field(default_factory=set)

@@ -45,6 +45,8 @@ TICK_S = 0.1
 ATTEMPTS = 3
 """A video is handed out again twice at most after it crashed its decoder."""
 START_TIMEOUT_S = 120.0
+LAST_WORDS_S, SILENCE_S = 2.0, 0.25
+"""How long to listen to a child that has ended without a goodbye, altogether and while it says nothing."""
 STOP_S = 10.0
 """From the order to stop until what still runs is killed, for all children together."""
 INTERRUPTED_STOP_S = 3.0
@@ -207,11 +209,17 @@ class Supervisor:
             self._receive()
         for child in list(self._children.values()):
             if child.sentinel in events:
-                self._receive()  # what it said before it died comes first
+                self._hear_out(child)
                 self._died(child)
         self._watch()
         if self._interrupted and not self._stopping:
             raise Interrupted("interrupted: everything finished is kept")
+
+    def _hear_out(self, child: Child) -> None:
+        """Receive what a child said before it ended: its pipe closes at once, its last messages may still be coming."""
+        deadline = time.monotonic() + LAST_WORDS_S
+        while not child.left and time.monotonic() < deadline and self._control.poll(round(SILENCE_S * 1000)):
+            self._receive()
 
     def _receive(self) -> None:
         """All messages that have arrived; a bounded number, so that a flood cannot hold up the rest."""
@@ -244,7 +252,7 @@ class Supervisor:
         elif isinstance(message, Done):
             self._done(message)
         elif isinstance(message, Goodbye):
-            child.stopping = True
+            child.stopping = child.left = True
             self._figures.append((child.role, message.figures))
         elif isinstance(message, Failed):
             raise (UsageError if message.usage else ClipmuxError)(message.message)
@@ -254,6 +262,8 @@ class Supervisor:
     def _done(self, message: Done) -> None:
         if self._pending.pop(message.video, None) is None:
             return
+        if message.video in self._again:  # its decoder had died, but everything it sent had arrived
+            self._again.remove(message.video)
         for child in self._children.values():
             child.handed.discard(message.video)
         prediction = Prediction.from_json(message.line)
