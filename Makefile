@@ -34,7 +34,7 @@ types: .venv/checks .venv/installed
 	$(BIN)/mypy $(PACKAGES:%=-p clipmux.%)
 
 unit: .venv/checks .venv/installed
-	$(BIN)/pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal  # a worker per core: no threads besides
 
 dev: .venv/checks
 	rm -rf build/__editable__*

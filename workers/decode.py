@@ -127,12 +127,14 @@ def _open(path: Path) -> av.container.InputContainer:
         )
     try:
         # "file:" keeps libav from reading a protocol into a name such as "a:b.mp4", and the whitelist keeps a playlist
-        # that calls itself a video from reaching out to the network. A title need not be UTF-8.
+        # that calls itself a video from reaching out to the network. (As `options` it would also be given to the
+        # streams, on which PyAV before 17.1 crashes where a stream turns up late: FLV, program streams.) A title need
+        # not be UTF-8.
         return av.open(
             "file:" + os.fspath(path),
             "r",
             format=forced,
-            options={"protocol_whitelist": "file"},
+            container_options={"protocol_whitelist": "file"},
             metadata_errors="replace",
         )
     except av.FFmpegError as error:

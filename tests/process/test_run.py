@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,6 @@ import numpy as np
 import psutil
 import pytest
 from command import clipmux, lines, results, started, summary
-from media import write_video
 from PIL import Image
 
 from clipmux.bench.videos import write_short_videos
@@ -132,18 +132,20 @@ def test_bad_videos_fail_with_a_sentence_and_the_others_finish(
     assert lines(run / "results.jsonl")["one_frame"]["clips"] == 1
 
 
-def test_a_stalled_decoder_is_replaced(few_videos: Path, null_model: Path, tmp_path: Path) -> None:
-    """A decoder that gives no frame is killed; here it is stopped, as a hanging file system would stop it."""
-    long = tmp_path / "long.mp4"
-    write_video(long, np.random.default_rng(0).integers(0, 255, (600, 240, 320, 3), np.uint8))
+def test_a_stalled_decoder_is_replaced(null_model: Path, tmp_path: Path) -> None:
+    """A decoder that gives no sign of life is killed; here it is stopped, as a hanging file system would stop it."""
+    (long,) = write_short_videos(tmp_path / "long", 1, frames=600, size=(96, 64))
     run = tmp_path / "run"
-    process = started("run", long, *null(null_model, run, "--workers", 1, "--decode-timeout", 2))
+    slow = ["--null-delay", "0+400", "--max-batch", 1, "--queue-memory", 1]  # it is at it for 15 s
+    process = started("run", long.path, *null(null_model, run, "--workers", 1, "--decode-timeout", 2, *slow))
     decoder = child(process.pid, "decoder")
-    wait_for(lambda: "decoder" in (run / "run.log").read_text() and psutil.Process(decoder).cpu_times().user > 1)
+    wait_for(lambda: "inference: fixed scores" in (run / "run.log").read_text())
+    wait_for(lambda: re.search(r"decoder-\d+ is ready", (run / "run.log").read_text()))
+    time.sleep(1)  # it has its video now, and 14 s of work left
     os.kill(decoder, signal.SIGSTOP)
     assert process.wait(60) == 3, process.communicate()
     process.communicate()
-    line = lines(run / "failures.jsonl")["long"]
+    line = lines(run / "failures.jsonl")[long.path.stem]
     assert (line["stage"], line["error"]) == ("decode", "Timeout")
     assert "2 s" in line["message"]
 
