@@ -147,7 +147,8 @@ def write_video(
         if cover:
             art = output.add_stream("png", rate=1)
             art.width, art.height, art.pix_fmt = 16, 16, "rgb24"
-            art.disposition = av.stream.Disposition.attached_pic
+            # A plain number, since PyAV before 17.1 takes no other.
+            art.disposition = av.stream.Disposition.attached_pic.value
         video: Any = output.add_stream(codec, rate=rate, options=options or {})
         video.width, video.height, video.pix_fmt = frames[0].width, frames[0].height, pix_fmt
         video.codec_context.thread_count = 1

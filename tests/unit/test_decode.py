@@ -281,7 +281,8 @@ def write_sound(path: Path, *, cover: bool = False) -> Path:
         if cover:
             art: Any = output.add_stream("png", rate=1)
             art.width, art.height, art.pix_fmt = 16, 16, "rgb24"
-            art.disposition = av.stream.Disposition.attached_pic
+            # A plain number, since PyAV before 17.1 takes no other.
+            art.disposition = av.stream.Disposition.attached_pic.value
             output.mux(art.encode(av.VideoFrame(16, 16, "rgb24")))
         tone = av.AudioFrame.from_ndarray(np.zeros((1, 2000), np.float32), format="fltp", layout="mono")
         tone.sample_rate, tone.pts = 8000, 0
@@ -351,6 +352,22 @@ def test_names_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("a:b.mp4", "concat:x|y.mp4", "-i", "100% [1] ünïcode.mp4", "%03d.mp4", " .mp4"):
         Path(name).write_bytes(source.read_bytes())
         assert len(frames_of(Path(name))) == 2
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".avi"])
+def test_a_title_need_not_be_utf8(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    with av.open(str(path), "w") as output:
+        output.metadata["title"] = "A TITLE"
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in media.moving(2):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")))
+        output.mux(stream.encode(None))
+    content = path.read_bytes()
+    assert content.count(b"A TITLE") == 1
+    path.write_bytes(content.replace(b"A TITLE", b"caf\xe9 \xff!"))
+    assert len(frames_of(path)) == 2
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
