@@ -26,7 +26,7 @@ LAYOUTS = ("NCDHW", "NDHWC")
 
 ANY_TARGET = "onnx"
 TARGETS = (ANY_TARGET, "openvino", "torch", "magicmind")
-"""What a network is for: any backend (a float32 ONNX file), or the one it was compiled for."""
+"""What a network is for: whoever reads float32 ONNX (OpenVINO, torch), or the one backend it was compiled for."""
 
 PRECISIONS = (
     "float32",
@@ -58,7 +58,7 @@ class ModelFolder:
         layout: axis order of the network's float32 input, ``NCDHW`` or ``NDHWC`` (D is time).
         mean: per RGB channel, of pixels scaled to 0…1.
         std: per RGB channel, of pixels scaled to 0…1.
-        target: which backend the network is for: ``onnx`` (any of them), or the backend it was compiled for.
+        target: ``onnx`` for any backend that reads such a file, or the one backend it was compiled for.
         precision: ``float32`` unless the network was compiled to something smaller.
         sha256: of the network file, so that a run folder can tell whether it was made with this model.
         compiled: what only the target's own backend understands (fixed batch, input form …); kept as it is.
