@@ -87,6 +87,37 @@ def import_(
     typer.echo(f"{model.name}, {len(model.labels)} classes: {model.path}")
 
 
+@build_app.command("untrained", short_help="A model folder with random weights, to measure speed with.")
+@exits
+def untrained(
+    architecture: Annotated[str, typer.Argument(help="Family and depth: resnet-50, resnet2p1d-18, wideresnet-50 …")],
+    output: Annotated[Path, typer.Option(help="Model folder to write.")],
+    classes: Annotated[int, typer.Option(help="How many classes.")] = 700,
+    widen_factor: Annotated[float, typer.Option(help="So many times 64, 128, 256, 512 planes.")] = 1.0,
+    frames: Annotated[int, typer.Option(help="Frames per clip.")] = 16,
+    size: Annotated[int, typer.Option(help="Rows and columns of a clip.")] = 112,
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Write over an existing model folder.")] = False,
+) -> None:
+    """Make a model that is as fast as a trained one of its architecture; what it answers means nothing.
+
+    Example: clipmux build untrained resnet-50 --output models/r3d50
+    """
+    from .untrained import make_untrained
+
+    model = make_untrained(
+        architecture,
+        output,
+        classes=classes,
+        widen_factor=widen_factor,
+        frames=frames,
+        size=size,
+        seed=seed,
+        force=force,
+    )
+    typer.echo(f"{model.name}, {len(model.labels)} classes: {model.path}")
+
+
 @build_app.command("compile", short_help="A model folder for one device and precision.")
 @exits
 def compile_(

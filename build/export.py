@@ -22,6 +22,7 @@ import numpy.typing as npt
 from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ModelFolder, read_labels, read_model, write_model
 
+from .architectures import CHANNELS
 from .recognise import Overrides
 from .staging import check_free, new_content
 
@@ -99,9 +100,7 @@ def export_checkpoint(
             raise UsageError(f"mean {mean!r} was given without std: give three numbers (R, G, B) for std too")
         std = mean
     stds = _normalisation("std", std)
-    for name, value in (("frames", frames), ("size", size)):
-        if not 1 <= value <= 4096:
-            raise UsageError(f"{name} is {value}: it is 1 to 4096")
+    check_geometry(frames, size)
     names = read_labels(labels)
     check_free(output, force=force)
     read = read_checkpoint(checkpoint, overrides=overrides)
@@ -111,25 +110,71 @@ def export_checkpoint(
             f"'{checkpoint}' has {classes} classes and '{labels}' {len(names)} labels: "
             "give the labels it was trained with"
         )
-    network = _network(read)
+    return write_folder(
+        _network(read),
+        output,
+        name=read.architecture.name,
+        labels=names,
+        frames=frames,
+        size=size,
+        mean=means,
+        std=stds,
+        provenance=_provenance(read),
+    )
+
+
+def check_geometry(frames: int, size: int) -> None:
+    """Refuse clips that no model folder can have.
+
+    Raises:
+        UsageError: a length is out of range.
+    """
+    for name, value in (("frames", frames), ("size", size)):
+        if not 1 <= value <= 4096:
+            raise UsageError(f"{name} is {value}: it is 1 to 4096")
+
+
+def write_folder(
+    network: ResNet,
+    output: Path,
+    *,
+    name: str,
+    labels: Sequence[str],
+    frames: int,
+    size: int,
+    mean: Triple,
+    std: Triple,
+    provenance: dict[str, object],
+) -> ModelFolder:
+    """Write a network in evaluation mode to a folder that is free, checked; with what ``model.json`` says of any.
+
+    Raises:
+        ModelError: torch cannot write it, or what it wrote does not answer as the network does.
+    """
     with new_content(output) as partial:
         path = partial / NETWORK
-        shape = (3, frames, size, size)
+        shape = (CHANNELS, frames, size, size)
         _write_onnx(network, shape, path)
-        _check_interface(path, shape, classes)
+        _check_interface(path, shape, len(labels))
         _check_answers(path, network, shape)
+        tools = {package: metadata.version(package) for package in ("clipmux", "torch")}
         write_model(
             ModelFolder(
                 path=partial,
-                name=read.architecture.name,
+                name=name,
                 network=NETWORK,
-                labels=names,
+                labels=tuple(labels),
                 frames=frames,
                 height=size,
                 width=size,
-                mean=means,
-                std=stds,
-                provenance=_provenance(read),
+                mean=mean,
+                std=std,
+                provenance={
+                    **provenance,
+                    "architecture": dataclasses.asdict(network.architecture),
+                    "opset": OPSET,
+                    **tools,
+                },
             )
         )
     return read_model(output)
@@ -240,8 +285,4 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, object]:
         "checkpoint_sha256": checkpoint.sha256,
         "arch": checkpoint.arch,
         "epoch": checkpoint.epoch,
-        "architecture": dataclasses.asdict(checkpoint.architecture),
-        "opset": OPSET,
-        "clipmux": metadata.version("clipmux"),
-        "torch": metadata.version("torch"),
     }
