@@ -88,3 +88,20 @@ def accuracy(
         ks=k or (1, 5),
         ignore=ignore,
     )
+
+
+@bench_app.command(short_help="Saved results as one HTML page.")
+@exits
+def report(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT.json…", help="What --json wrote; one or more.")],
+    html: Annotated[Path, typer.Option(help="Page to write.")],
+) -> None:
+    """Make a page of tables and charts, which opens without a network, from results that were saved with --json.
+
+    Example: clipmux bench report float32.json int8.json --html report.html
+    """
+    from .report import check_html, read_result, write_reports
+
+    check_html(html)
+    write_reports([read_result(path) for path in results], html)
+    typer.echo(f"{len(results)} result{'s' if len(results) > 1 else ''}: {html}")

@@ -318,10 +318,10 @@ def figures_table(measurement: Measurement, *names: str, title: str = "") -> Tab
 def shown(entry: Figure | Ratio) -> str:
     """``12.3 (11.9…12.8)``: the median and, of more than one run, the spread."""
     scale = _scale(getattr(entry, "unit", ""))
-    middle = _digits(entry.median / scale)
+    middle = digits(entry.median / scale)
     if len(entry.runs) == 1:
         return middle
-    return f"{middle} ({_digits(entry.least / scale)}…{_digits(entry.most / scale)})"
+    return f"{middle} ({digits(entry.least / scale)}…{digits(entry.most / scale)})"
 
 
 def _heading(name: str, unit: str) -> str:
@@ -334,7 +334,7 @@ def _scale(unit: str) -> float:
     return 2.0**20 if unit == "bytes" else 1.0
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
     """Three digits at least, and never an exponent."""
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
