@@ -10,6 +10,8 @@ import typer
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
 
+from .speed import inference
+
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 
 
@@ -105,3 +107,6 @@ def report(
     check_html(html)
     write_reports([read_result(path) for path in results], html)
     typer.echo(f"{len(results)} result{'s' if len(results) > 1 else ''}: {html}")
+
+
+bench_app.command(short_help="The device alone, as mm_run measures it.")(inference)

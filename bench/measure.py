@@ -211,7 +211,7 @@ def alternate(
     """
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
     for number in range(repeats):
-        names = list(ways) if number % 2 == 0 else list(reversed(ways))
+        names = list(ways)[:: 1 if number % 2 == 0 else -1]
         for name in names:
             say(f"{name or 'run'}, {number + 1} of {repeats}")
             outcomes[name].append(ways[name]())
@@ -294,13 +294,21 @@ def say_load(measurement: Measurement, console: Console) -> None:
 
 
 def figures_table(measurement: Measurement, *names: str, title: str = "") -> Table:
-    """A row per point (``at``) and a column per figure or ratio; all of them, unless some are named."""
+    """A row per point (``at``) and a column per figure or ratio; all of them, unless some are named.
+
+    What is the same at all points goes into the title.
+    """
     every: list[Figure | Ratio] = [*measurement.figures, *measurement.ratios]
     entries = [entry for entry in every if not names or entry.name in names]
     wanted = list(names) or list(dict.fromkeys(entry.name for entry in entries))
     columns = [name for name in wanted if any(entry.name == name for entry in entries)]
-    axes = list(dict.fromkeys(axis for entry in entries for axis in entry.at))
-    table = Table(title=title or None, title_justify="left")
+    values: dict[str, set[str]] = {}
+    for entry in entries:
+        for axis in (axis for every in entries for axis in every.at):
+            values.setdefault(axis, set()).add(str(entry.at.get(axis, "")))
+    axes = [axis for axis in values if len(values[axis]) > 1]
+    same = ", ".join(f"{axis} {value}" for axis, (value, *more) in values.items() if not more)
+    table = Table(title=" · ".join(filter(None, (title, same))) or None, title_justify="left")
     for axis in axes:
         table.add_column(axis.replace("_", " "))
     units = {entry.name: getattr(entry, "unit", "") for entry in entries}

@@ -22,6 +22,10 @@ class Histogram:
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
         self.count += 1
 
+    def buckets(self) -> list[tuple[float, int]]:
+        """Upper bounds in seconds, rising, and how many durations each bucket holds; empty ones are left out."""
+        return [(LEAST * math.exp((bucket + 0.5) * STEP), self._buckets[bucket]) for bucket in sorted(self._buckets)]
+
     def percentile(self, percent: float) -> float | None:
         """The duration that ``percent`` of all are at most, to 2%; None if there are none."""
         rank = math.ceil(self.count * percent / 100)

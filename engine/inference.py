@@ -123,7 +123,7 @@ class Inference:
             self._stages.add("infer", result.seconds)
             with self._stages.timed("send"):
                 self._reports.send_multipart(encode(Scores(tuple(clip.key for clip in result.tag), result.scores)))
-        self._link.beat(clips=self._scored())
+        self._link.beat(clips=self._scored(), busy_s=self._stages.seconds)
 
     def _obey(self) -> None:
         while (message := self._link.receive(0)) is not None:
@@ -167,5 +167,6 @@ class Inference:
             "batch_sizes": {str(size): count for size, count in sorted(self._batches.items())},
             "preferred_batch": self._backend.preferred_batch,
             "latency_s": latency,
+            "latency_buckets": self._latency.buckets(),
             "refused": self._refused,
         }

@@ -119,6 +119,11 @@ class Supervisor:
         """Ask a running ``outcomes`` to stop; safe in a signal handler."""
         self._interrupted = True
 
+    @property
+    def processes(self) -> list[Child]:
+        """The living children: role, process, and what each counted so far, for whoever watches a run."""
+        return list(self._children.values())
+
     def start(self) -> None:
         """Start all processes and wait until inference and collector are ready.
 

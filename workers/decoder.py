@@ -106,7 +106,7 @@ class Decoder:
                 decoded_at = time.monotonic()
                 frames += 1
                 self._frames_decoded += 1
-                self._link.beat(frames=self._frames_decoded, clips=self._clips_sent)
+                self._beat()
                 yield frame
 
         for window in windows(counted(), length=self._length, stride=self._stride, keep=self._picture):
@@ -132,11 +132,14 @@ class Decoder:
         with self._stages.timed("preprocess"):
             return Picture(frame, self._preprocess(frame))
 
+    def _beat(self) -> None:
+        self._link.beat(frames=self._frames_decoded, clips=self._clips_sent, busy_s=self._stages.seconds)
+
     def _send(self, clip: Clip) -> None:
         """Send one clip; while the queue is full, wait and say so, for waiting is not stalling."""
         with self._stages.timed("send"):
             while not self._clips.poll(POLL_MS, zmq.POLLOUT):
-                self._link.beat(frames=self._frames_decoded, clips=self._clips_sent)
+                self._beat()
             self._clips.send_multipart(encode(clip), copy=False)  # the array is this clip's own: never written again
             self._clips_sent += 1
 

@@ -7,6 +7,7 @@ a time, so a backend needs no locks. A runner blocks while the device works and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -28,6 +29,15 @@ QUANTISED_AGREEMENT = 0.97
 """Likewise for the quantised precisions."""
 
 
+@dataclass(frozen=True)
+class Phases:
+    """Seconds of one call's steps, each waited for before the next began."""
+
+    host_to_device: float
+    compute: float
+    device_to_host: float
+
+
 class Runner(ABC):
     """One batch at a time through the device."""
 
@@ -37,6 +47,10 @@ class Runner(ABC):
 
         Normalisation is the device's work. ``clips`` is only valid until the call returns.
         """
+
+    def phases(self, clips: npt.NDArray[np.uint8]) -> Phases | None:  # noqa: ARG002
+        """The steps of one call of ``infer``, for measuring; None where the device has no copies to tell apart."""
+        return None
 
     def close(self) -> None:  # noqa: B027  (most have nothing to release)
         """Release what the runner holds."""

@@ -7,7 +7,10 @@ while the other computes. The calls themselves, and what is only inferred of the
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +20,7 @@ import numpy.typing as npt
 from clipmux.engine.errors import ClipmuxError, ModelError, UsageError
 from clipmux.engine.model import LAYOUTS, ModelFolder
 
-from .base import Backend, Runner
+from .base import Backend, Phases, Runner
 from .magicmind_api import MagicMind, Port, saying
 
 RUNNERS = 2
@@ -194,11 +197,25 @@ class _MagicMindRunner(Runner):
         self._batch: npt.NDArray[Any] = np.zeros((held, *shape), built.dtype)
 
     def infer(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return self._infer(clips, after=lambda _: None)
+
+    def phases(self, clips: npt.NDArray[np.uint8]) -> Phases:
+        ends = {"begin": time.perf_counter()}
+        self._infer(clips, after=lambda step: ends.update({step: time.perf_counter()}))
+        ends["device_to_host"] = time.perf_counter()
+        return Phases(*(end - begin for begin, end in itertools.pairwise(ends.values())))
+
+    def _infer(self, clips: npt.NDArray[np.uint8], *, after: Callable[[str], None]) -> npt.NDArray[np.float32]:
         count = len(clips)
         if not 1 <= count <= self._most:
             raise ClipmuxError(f"a batch of {count} clips for a model that takes 1 to {self._most}: give fewer")
         logits = self._api.infer(
-            self._filled(clips), device=self._mlu, context=self._context, inputs=self._inputs, queue=self._queue
+            self._filled(clips),
+            device=self._mlu,
+            context=self._context,
+            inputs=self._inputs,
+            queue=self._queue,
+            after=after,
         )
         if logits.shape != (self._fixed or count, self._classes):
             raise ClipmuxError(f"it gave {list(logits.shape)} where {[self._fixed or count, self._classes]} was due")

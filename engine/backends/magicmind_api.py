@@ -170,18 +170,30 @@ class MagicMind:
     def inputs(self, context: Any) -> Any:
         return _made("create_inputs", context.create_inputs)
 
-    def infer(self, batch: npt.NDArray[Any], *, device: Any, context: Any, inputs: Any, queue: Any) -> Floats:
+    def infer(
+        self,
+        batch: npt.NDArray[Any],
+        *,
+        device: Any,
+        context: Any,
+        inputs: Any,
+        queue: Any,
+        after: Callable[[str], None] = lambda _: None,
+    ) -> Floats:
         """One call from the thread that owns ``context``, ``inputs`` and ``queue``: the only output as float32.
 
         Args:
             batch: C-contiguous, of the input's own type; left alone until this returns.
+            after: told when ``host_to_device`` and ``compute`` have ended; what then follows is ``device_to_host``.
         """
         self.activate(device)
         _done("from_numpy", inputs[0].from_numpy, batch)
         _done("to", inputs[0].to, device, may_be_silent=True)  # what it returns is not public
+        after("host_to_device")
         outputs: list[Any] = []
         _done("enqueue", context.enqueue, inputs, outputs, queue)
         _done("sync", queue.sync)
+        after("compute")
         if len(outputs) != 1:
             raise CallError("enqueue", f"gave {len(outputs)} outputs where the model has 1")
         # A copy, since the memory behind the array may be the tensor's own [–].

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import itertools
 import os
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ModelFolder
 
-from .base import Backend, Runner
+from .base import Backend, Phases, Runner
 
 try:
     import torch
@@ -225,6 +226,24 @@ class _AcceleratorRunner(Runner):
             logits = self._steps(staging.to(self._steps.place, non_blocking=True))
             on_host: npt.NDArray[np.float32] = logits.cpu().numpy()  # waits for this stream, and for no other
         return on_host
+
+    def phases(self, clips: npt.NDArray[np.uint8]) -> Phases:
+        with torch.inference_mode(), self._accelerator.stream(self._stream):
+            staging = self._staged(clips)
+            marks = [self._mark()]
+            on_device = staging.to(self._steps.place, non_blocking=True)
+            marks.append(self._mark())
+            logits = self._steps(on_device)
+            marks.append(self._mark())
+            logits.cpu()
+            marks.append(self._mark())
+        self._stream.synchronize()
+        return Phases(*(before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)))
+
+    def _mark(self) -> Any:
+        mark = self._accelerator.Event(enable_timing=True)
+        mark.record(self._stream)
+        return mark
 
     def _staged(self, clips: npt.NDArray[np.uint8]) -> torch.Tensor:
         """The clips in memory that the device can read by itself; grows to the largest batch that comes."""

@@ -39,3 +39,11 @@ def test_no_durations_have_no_percentile() -> None:
 def test_percentiles_of_many() -> None:
     counted = histogram([number / 1000 for number in range(1, 20_001)])
     assert [counted.percentile(p) for p in (50, 90, 99)] == pytest.approx([10, 18, 19.8], rel=0.02)
+
+
+def test_buckets_rise_and_hold_everything() -> None:
+    counted = histogram([0.1, 0.1, 0.2])
+    (first, two), (second, one) = counted.buckets()
+    assert (two, one) == (2, 1)
+    assert 0.1 <= first <= 0.102
+    assert 0.2 <= second <= 0.204

@@ -1,0 +1,78 @@
+"""Options that several benchmarks have, and what every one of them does with its result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from clipmux.engine.errors import UsageError
+
+from .measure import REPEATS, Measurement, check_json, check_repeats
+
+Json = Annotated[Path | None, typer.Option("--json", help="File to write every figure to.")]
+Html = Annotated[Path | None, typer.Option("--html", help="File to write a report with charts to.")]
+Repeats = Annotated[int, typer.Option(help="Runs of everything; figures are medians.")]
+Backend = Annotated[str, typer.Option(help="auto, openvino, magicmind, torch or null.")]
+Device = Annotated[str, typer.Option(help="cpu, mlu:0 or cuda:0.")]
+REPEATED = REPEATS
+
+
+WIDE = 160
+"""Columns of a table that goes into a file or a pipe."""
+
+
+def wide_console() -> Console:
+    """A console whose tables are not cut where no terminal says how wide it is."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
+
+
+def check_outputs(repeats: int, json: Path | None, html: Path | None) -> None:
+    """See before measuring whether its result can be kept.
+
+    Raises:
+        UsageError: it cannot, or there is nothing to measure.
+    """
+    from .report import check_html
+
+    check_repeats(repeats)
+    check_json(json)
+    check_html(html)
+
+
+def keep(measurement: Measurement, json: Path | None, html: Path | None) -> None:
+    """Write the result where it was asked for."""
+    from .report import write_report
+
+    if json is not None:
+        measurement.write(json)
+    if html is not None:
+        write_report(measurement.to_json(), html)
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """``1,8,32`` as numbers.
+
+    Raises:
+        UsageError: something else.
+    """
+    return _listed(text, option, int, "whole numbers with commas between, for example 1,8,32")
+
+
+def words(text: str) -> list[str]:
+    """``exact,fast`` as words."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _listed(text: str, option: str, kind: Callable[[str], int], wanted: str) -> list[int]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} is '{text}': give {wanted}") from None

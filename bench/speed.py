@@ -1,0 +1,73 @@
+"""``clipmux bench inference|decode|end-to-end|memory|sweep``: how fast, and how near to what the machine can do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clipmux.engine.exits import exits
+
+from .options import REPEATED, Device, Html, Json, Repeats, check_outputs, keep, numbers, wide_console, words
+
+
+@exits
+def inference(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Model folders, or 'demo'.")],
+    batch: Annotated[str, typer.Option(help="Clips in a call; 0 for what suits the backend.")] = "1,8,32,64",
+    iterations: Annotated[int, typer.Option(help="Calls in each phase, in place of --duration.")] = 0,
+    duration: Annotated[float, typer.Option(help="Seconds of each phase.")] = 2.0,
+    warmup: Annotated[int, typer.Option(help="Calls of each runner that do not count.")] = 1,
+    backend: Annotated[str, typer.Option(help="One or more, with commas: auto, openvino, torch, magicmind.")] = "auto",
+    device: Device = "cpu",
+    scenario: Annotated[str, typer.Option(help="In place of batches: offline, server or single-stream.")] = "",
+    qps: Annotated[float, typer.Option(help="server: clips per second; the largest is searched unless given.")] = 0.0,
+    latency_bound_ms: Annotated[float, typer.Option(help="server: what 99% of latencies keep within.")] = 500.0,
+    max_batch: Annotated[int, typer.Option(help="scenarios: clips in one call at most.")] = 64,
+    max_delay: Annotated[float, typer.Option(help="scenarios: seconds that a clip may wait for others.")] = 0.25,
+    seed: Annotated[int, typer.Option(help="server: seed of the arrivals.")] = 0,
+    repeats: Repeats = REPEATED,
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """The device alone, as mm_run measures it; several models or backends side by side, with ratios to the first.
+
+    Throughput comes from all of the backend's runners at once, latencies from one call at a time.
+
+    Examples:
+
+      clipmux bench inference model model-int8 --batch 8,64 --json inference.json
+
+      clipmux bench inference model --backend openvino,torch --batch 8
+
+      clipmux bench inference model --scenario server --latency-bound-ms 500
+    """
+    from .inference import Until
+    from .inference import inference as measure
+    from .scenarios import Load
+    from .scenarios import scenario as measure_scenario
+
+    check_outputs(repeats, json, html)
+    console = wide_console()
+    if scenario:
+        measurement = measure_scenario(
+            models,
+            Load(scenario, seconds=duration, qps=qps, bound_ms=latency_bound_ms, seed=seed),
+            backend=backend,
+            device=device,
+            max_batch=max_batch,
+            max_delay_s=max_delay,
+            repeats=repeats,
+            console=console,
+        )
+    else:
+        measurement = measure(
+            models,
+            backends=words(backend),
+            device=device,
+            batches=numbers(batch, "--batch"),
+            until=Until(iterations, duration, warmup),
+            repeats=repeats,
+            console=console,
+        )
+    keep(measurement, json, html)

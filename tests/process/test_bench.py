@@ -1,0 +1,98 @@
+"""The benchmarks, with tiny settings: what they write and how its parts belong together, never how fast it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import clipmux
+
+
+def bench(*args: object, json_file: Path) -> Measured:
+    """Run a benchmark; what it wrote."""
+    done = clipmux("bench", *args, "--repeats", 1, "--json", json_file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Measured(json.loads(json_file.read_text()), done.stdout)
+
+
+class Measured:
+    """A result, asked by name and point."""
+
+    def __init__(self, content: dict[str, Any], printed: str) -> None:
+        self.content = content
+        self.printed = printed
+
+    def __call__(self, name: str, **at: object) -> float:
+        found = [
+            entry
+            for entry in (*self.content["figures"], *self.content["ratios"])
+            if entry["name"] == name and at.items() <= entry["at"].items()
+        ]
+        assert len(found) == 1, (name, at, len(found))
+        assert math.isfinite(found[0]["median"])
+        return float(found[0]["median"])
+
+
+def test_inference_of_two_backends_side_by_side(tmp_path: Path) -> None:
+    options = ["--batch", "1,4", "--iterations", 3, "--backend", "openvino,torch"]
+    measured = bench("inference", "demo", *options, json_file=tmp_path / "out.json")
+    assert measured.content["benchmark"] == "inference"
+    assert measured.content["model"]["backend"] == "openvino"
+    for backend in ("openvino", "torch"):
+        for batch in (1, 4):
+            at = {"backend": backend, "batch": batch}
+            assert measured("total_clips", **at) == 3 * batch
+            assert measured("qps", **at) == pytest.approx(3 * batch / measured("wall_s", **at))
+            assert 0 < measured("latency_p50", **at) <= measured("latency_p99", **at)
+    ratio = measured("qps", backend="torch", batch=4) / measured("qps", backend="openvino", batch=4)
+    assert measured("speed_up", backend="torch", batch=4) == pytest.approx(ratio)
+    assert measured("speed_up", backend="openvino", batch=4) == 1
+    assert f"Throughput (qps):             {measured('qps', backend='torch', batch=4):.6g}" in measured.printed
+
+
+@pytest.mark.parametrize("scenario", ["offline", "server", "single-stream"])
+def test_scenarios_answer_every_query(scenario: str, null_model: Path, tmp_path: Path) -> None:
+    options = ["--backend", "null", "--scenario", scenario, "--duration", 0.2, "--qps", 200, "--max-delay", 0.01]
+    measured = bench("inference", null_model, *options, json_file=tmp_path / "out.json")
+    assert measured("qps", scenario=scenario) > 0
+    assert measured("latency_p50") <= measured("latency_p90") <= measured("latency_p99")
+    assert 1 <= measured("mean_batch") <= 64
+    if scenario == "server":
+        assert measured("scheduled_qps") == 200
+        assert 0 <= measured("within_bound") <= 1
+    if scenario == "single-stream":
+        assert measured("mean_batch") == 1
+
+
+def test_it_also_runs_as_a_module(null_model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clipmux.bench", "inference", null_model, "--backend", "null", "--iterations", "2"]
+    done = subprocess.run(
+        [*command, "--repeats", "1", "--json", tmp_path / "out.json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["command"][:3] == ["python", "-m", "clipmux.bench"]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["inference", "demo", "--repeats", 0], "--repeats is 0"),
+        (["inference", "demo", "--batch", "1,x"], "--batch is '1,x'"),
+        (["inference", "demo", "--batch", "65"], "--batch has 65"),
+        (["inference", "demo", "--duration", 0], "--duration 0"),
+        (["inference", "nowhere"], "'nowhere'"),
+        (["inference", "demo", "--backend", "tpu"], "there is no backend 'tpu'"),
+        (["inference", "demo", "--scenario", "multi"], "--scenario is 'multi'"),
+        (["inference", "demo", "--json", "no/such/folder/out.json"], "--json is"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence(args: list[object], says: str) -> None:
+    done = clipmux("bench", *args)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
