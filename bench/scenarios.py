@@ -134,7 +134,8 @@ class Desk:
                 latencies[result.tag] = time.monotonic() - start - arrivals[result.tag]
                 batches.append(len(result.tag))
                 answered += len(result.tag)
-            self._wait(batcher, arrivals[came] if came < len(arrivals) else None, start)
+            if answered < len(arrivals):
+                self._wait(batcher, arrivals[came] if came < len(arrivals) else None, start)
         return Answers(tuple(map(float, latencies)), time.monotonic() - start, tuple(batches))
 
     def _wait(self, batcher: Batcher[int], arrival: float | None, start: float) -> None:

@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 from command import clipmux
 
+from clipmux.bench.inference import Until, check_batches
+from clipmux.bench.scenarios import Load
+from clipmux.engine.errors import UsageError
+
 
 def bench(*args: object, json_file: Path) -> Measured:
     """Run a benchmark; what it wrote."""
@@ -82,13 +86,8 @@ def test_it_also_runs_as_a_module(null_model: Path, tmp_path: Path) -> None:
     ("args", "says"),
     [
         (["inference", "demo", "--repeats", 0], "--repeats is 0"),
-        (["inference", "demo", "--batch", "1,x"], "--batch is '1,x'"),
-        (["inference", "demo", "--batch", "65"], "--batch has 65"),
-        (["inference", "demo", "--duration", 0], "--duration 0"),
-        (["inference", "nowhere"], "'nowhere'"),
         (["inference", "demo", "--backend", "tpu"], "there is no backend 'tpu'"),
-        (["inference", "demo", "--scenario", "multi"], "--scenario is 'multi'"),
-        (["inference", "demo", "--json", "no/such/folder/out.json"], "--json is"),
+        (["inference", "demo", "--batch", "1,x"], "--batch is '1,x'"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(args: list[object], says: str) -> None:
@@ -96,3 +95,17 @@ def test_what_cannot_be_measured_is_one_sentence(args: list[object], says: str) 
     assert done.returncode == 2, done.stdout + done.stderr
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_loads_that_cannot_be_are_refused() -> None:
+    for wrong, says in (
+        (lambda: check_batches([1, 65]), "--batch has 65"),
+        (lambda: check_batches([]), "--batch is empty"),
+        (lambda: Until(0, 0.0), "--duration 0"),
+        (lambda: Until(warmup=-1), "--warmup is -1"),
+        (lambda: Load("multi"), "--scenario is 'multi'"),
+        (lambda: Load("server", qps=-1.0), "--qps is -1"),
+        (lambda: Load("server", bound_ms=0.0), "--latency-bound-ms is 0"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            wrong()

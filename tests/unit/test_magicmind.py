@@ -532,6 +532,16 @@ def gathered(device: Device[int], batches: list[Array]) -> list[Array]:
     return [done[number] for number in range(len(batches))]
 
 
+def test_computing_is_told_apart_from_copies(plain: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGICMIND_EMULATOR_FAIL", "compute:*:delay=0.2")
+    backend = opened(plain)
+    phases = backend.open_runner().phases(pixels(2))
+    backend.close()
+    assert phases.compute >= 0.2
+    assert 0 < phases.host_to_device < phases.compute
+    assert 0 < phases.device_to_host < phases.compute
+
+
 def test_two_runners_work_at_the_same_time(net: nn.Module, plain: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAGICMIND_EMULATOR_FAIL", "compute:*:delay=0.2")
     backend = opened(plain)
