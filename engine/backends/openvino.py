@@ -60,7 +60,7 @@ class OpenVinoBackend(Backend):
             "ENABLE_CPU_PINNING": "NO",  # decoders share these cores
         }
         try:
-            self._compiled = core.compile_model(_with_normalisation(model, network), "CPU", options)
+            self._compiled = core.compile_model(with_normalisation(model, network), "CPU", options)
         except RuntimeError as error:
             raise ModelError(
                 f"OpenVINO cannot compile '{model.network_path}' ({_first_line(error)}): export the model again"
@@ -146,7 +146,8 @@ def check_network(model: ModelFolder, network: Any) -> None:
         raise ModelError(f"'{model.network_path}' gives {scores}, but its model.json lists {len(model.labels)} labels")
 
 
-def _with_normalisation(model: ModelFolder, network: Any) -> Any:
+def with_normalisation(model: ModelFolder, network: Any) -> Any:
+    """The network that takes uint8 clips ``[N, T, H, W, C]`` in place of normalised ones."""
     steps = ov.preprocess.PrePostProcessor(network)
     clips = steps.input(0)
     clips.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NDHWC"))
