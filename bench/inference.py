@@ -12,7 +12,7 @@ import resource
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder, read_model
 
 from .measure import Figure, Measurement, alternate, figures_table, percentile, say_load
+from .mm_run import ITERATIONS, Report, check_mm_run, find_mm_run, run_mm_run
+from .mm_run import add_figures as add_mm_run
 
 PERCENTS = (50, 90, 95, 99)
 SEED = 0
@@ -121,6 +123,7 @@ def inference(
     until: Until,
     repeats: int,
     console: Console,
+    mm_run: str = "",
 ) -> Measurement:
     """Measure every model on every backend that can run it, in turn, and print throughput and latencies.
 
@@ -132,12 +135,16 @@ def inference(
         until: how long each phase lasts.
         repeats: runs of everything.
         console: where to print.
+        mm_run: path or name of Cambricon's mm_run, to have it measure the same side by side.
 
     Raises:
         UsageError: a model, backend, device or batch that cannot be.
     """
     check_batches(batches)
     pairs = pair(models, backends, device)
+    program = find_mm_run(mm_run) if mm_run else None
+    for model, _ in pairs if program is not None else ():
+        check_mm_run(model, device)
     measurement = Measurement("inference", pairs[0][0])
     say_load(measurement, console)
     ways: list[Way] = []
@@ -148,11 +155,13 @@ def inference(
         assert measurement.model is not None  # noqa: S101  (said again for the type checker)
         measurement.model.update(backend=ways[0].backend.name, device=device, chosen=ways[0].backend.chosen)
         for batch in batches:
-            _measure_batch(measurement, ways, batch, until, repeats, console)
+            _measure_batch(measurement, ways, batch, until, repeats, console, program)
     finally:
         for way in ways:
             way.close()
-    console.print(figures_table(measurement, "qps", "latency_p50", "latency_p99", "cpu_per_clip", "speed_up"))
+    console.print(
+        figures_table(measurement, "qps", "latency_p50", "latency_p99", "cpu_per_clip", "speed_up", "over_mm_run")
+    )
     return measurement
 
 
@@ -275,7 +284,13 @@ class Outcome:
 
 
 def _measure_batch(
-    measurement: Measurement, ways: Sequence[Way], batch: int, until: Until, repeats: int, console: Console
+    measurement: Measurement,
+    ways: Sequence[Way],
+    batch: int,
+    until: Until,
+    repeats: int,
+    console: Console,
+    program: Path | None,
 ) -> None:
     def way_run(way: Way) -> Outcome:
         count = batch or way.backend.preferred_batch
@@ -287,15 +302,28 @@ def _measure_batch(
         return Outcome(parallel, alone, way.runners[0].phases(clips))
 
     numbers = {str(number): way for number, way in enumerate(ways)}
-    outcomes = alternate({number: partial(way_run, way) for number, way in numbers.items()}, repeats)
+    calls: dict[str, Callable[[], Outcome | Report]] = {n: partial(way_run, way) for n, way in numbers.items()}
+    if program is not None:
+        calls |= {f"mm_run {n}": partial(_mm_run, program, way, batch, until) for n, way in numbers.items()}
+    outcomes = alternate(calls, repeats)
     throughputs: list[Figure] = []
     for number, way in numbers.items():
-        runs = outcomes[number]
+        runs = [run for run in outcomes[number] if isinstance(run, Outcome)]
         at = {**way.at, "batch": runs[0].parallel.batch}
         throughputs.append(_add_figures(measurement, runs, at))
         if len(ways) > 1:
             measurement.ratio("speed_up", throughputs[-1], throughputs[0], called=ways[0].name, **at)
         _print_as_mm_run(way, runs, console)
+        reports = [run for run in outcomes.get(f"mm_run {number}", ()) if isinstance(run, Report)]
+        if reports:
+            add_mm_run(measurement, reports, throughputs[-1], at)
+            said = f"  mm_run itself: {statistics.median(report.qps for report in reports):.6g} qps"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+
+def _mm_run(program: Path, way: Way, batch: int, until: Until) -> Report:
+    count = batch or way.backend.preferred_batch
+    return run_mm_run(program, way.model, device=way.backend.device, batch=count, iterations=until.calls or ITERATIONS)
 
 
 def _add_figures(measurement: Measurement, runs: Sequence[Outcome], at: dict[str, Any]) -> Figure:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
 
 from .options import REPEATED, Device, Html, Json, Repeats, check_outputs, keep, numbers, wide_console, words
@@ -26,6 +27,7 @@ def inference(
     max_batch: Annotated[int, typer.Option(help="scenarios: clips in one call at most.")] = 64,
     max_delay: Annotated[float, typer.Option(help="scenarios: seconds that a clip may wait for others.")] = 0.25,
     seed: Annotated[int, typer.Option(help="server: seed of the arrivals.")] = 0,
+    mm_run: Annotated[str, typer.Option(help="Cambricon's mm_run, its path or name, to measure beside ours.")] = "",
     repeats: Repeats = REPEATED,
     json: Json = None,
     html: Html = None,
@@ -41,6 +43,8 @@ def inference(
       clipmux bench inference model --backend openvino,torch --batch 8
 
       clipmux bench inference model --scenario server --latency-bound-ms 500
+
+      clipmux bench inference model-mlu --device mlu:0 --batch 1,32,64 --iterations 1000 --mm-run mm_run
     """
     from .inference import Until
     from .inference import inference as measure
@@ -50,6 +54,8 @@ def inference(
     check_outputs(repeats, json, html)
     console = wide_console()
     if scenario:
+        if mm_run:
+            raise UsageError("--mm-run has no scenarios: leave out one of --mm-run and --scenario")
         measurement = measure_scenario(
             models,
             Load(scenario, seconds=duration, qps=qps, bound_ms=latency_bound_ms, seed=seed),
@@ -69,5 +75,6 @@ def inference(
             until=Until(iterations, duration, warmup),
             repeats=repeats,
             console=console,
+            mm_run=mm_run,
         )
     keep(measurement, json, html)
