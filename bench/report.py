@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -60,11 +60,10 @@ class Entry:
             return "×"
         return _named(self.name) if self.unit == "1/s" else UNITS.get(self.unit, (self.unit, 1.0))[0]
 
-    @property
-    def where(self) -> str:
-        """The point of the grid it belongs to: ``int8, batch 8``."""
-        parts = [value if _is_word(value) else f"{_named(axis)} {value}" for axis, value in self.at.items()]
-        return ", ".join(parts)
+    def where(self, axes: Collection[str]) -> str:
+        """The point of the grid it belongs to, by some of its axes: ``int8, batch 8``."""
+        at = {axis: value for axis, value in self.at.items() if axis in axes}
+        return ", ".join(value if _is_word(value) else f"{_named(axis)} {value}" for axis, value in at.items())
 
 
 def write_report(content: Mapping[str, Any], path: Path) -> None:
@@ -130,7 +129,8 @@ def to_html(contents: Sequence[Mapping[str, Any]]) -> str:
     title = names[0] if len(names) == 1 else "clipmux benchmarks"
     contents_list = ""
     if len(names) > 1:
-        items = "".join(f'<li><a href="#result-{n}">{_words(name)}</a></li>' for n, name in enumerate(names, start=1))
+        links = [", ".join([name, *_about(content)[:1]]) for name, content in zip(names, contents, strict=True)]
+        items = "".join(f'<li><a href="#result-{n}">{_words(link)}</a></li>' for n, link in enumerate(links, start=1))
         contents_list = f'<nav aria-label="Results"><h1>clipmux benchmarks</h1><ul>{items}</ul></nav>'
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
@@ -160,8 +160,10 @@ def _article(content: Mapping[str, Any], number: int) -> str:
     ]
     if command := content.get("command"):
         parts.append(f"<pre><code>{_words(shlex.join(map(str, command)))}</code></pre>")
-    if 0 < len(ratios) <= TILES:
-        parts.append(f'<ul class="tiles">{"".join(map(_tile, ratios))}</ul>')
+    telling = [ratio for ratio in ratios if not ratio.least == ratio.most == 1]  # something over itself tells nothing
+    if 0 < len(telling) <= TILES:
+        axes = _varying(ratios)
+        parts.append(f'<ul class="tiles">{"".join(_tile(ratio, axes) for ratio in telling)}</ul>')
     drawn = [*_bars(ratios, figures), *_series(content.get("series") or {}), *_histograms(content)]
     if drawn:
         parts.append(f'<h2>Charts</h2>\n<div class="charts">\n{"".join(drawn)}</div>')
@@ -192,9 +194,9 @@ def _about(content: Mapping[str, Any]) -> list[str]:
     return [line for line in lines if line]
 
 
-def _tile(ratio: Entry) -> str:
+def _tile(ratio: Entry, axes: Collection[str]) -> str:
     spread = f", {digits(ratio.least)}…{digits(ratio.most)}" if ratio.runs > 1 else ""
-    where = f"{ratio.where}: " if ratio.where else ""
+    where = f"{ratio.where(axes)}, " if ratio.where(axes) else ""
     return (
         f"<li><strong>{digits(ratio.median)} ×</strong><span>{_words(_named(ratio.name))}{_words(spread)}</span>"
         f"<span>{_words(where)}over {_words(_named(ratio.over))}</span></li>"
@@ -210,6 +212,11 @@ def _tables(entries: Sequence[Entry], caption: str) -> list[str]:
 
 
 def _table(axes: tuple[str, ...], entries: Sequence[Entry], caption: str) -> str:
+    shared = [axis for axis in axes if axis not in _varying(entries)]
+    if len(shared) < len(axes):  # an axis along which nothing varies is said once
+        axes = tuple(axis for axis in axes if axis not in shared)
+    else:
+        shared = []
     rows: list[tuple[tuple[str, ...], list[Entry | None]]]
     if not axes:  # one point: a row for each name reads better than one long row
         rows = [((entry.heading + (f" ÷ {_named(entry.over)}" if entry.over else ""),), [entry]) for entry in entries]
@@ -223,7 +230,7 @@ def _table(axes: tuple[str, ...], entries: Sequence[Entry], caption: str) -> str
             heads.append(f'<th scope="col">{_words(first[column].heading + over)}</th>')
         points: dict[tuple[str, ...], dict[tuple[str, str], Entry]] = {}
         for entry in entries:
-            points.setdefault(tuple(entry.at.values()), {})[entry.name, entry.over] = entry
+            points.setdefault(tuple(entry.at[axis] for axis in axes), {})[entry.name, entry.over] = entry
         rows = [(point, [cells.get(column) for column in columns]) for point, cells in points.items()]
     lines = []
     for names, cells in rows:
@@ -231,14 +238,24 @@ def _table(axes: tuple[str, ...], entries: Sequence[Entry], caption: str) -> str
         lines.append(f"<tr>{row}{''.join(map(_cell, cells))}</tr>")
     runs = sorted({entry.runs for entry in entries})
     many = f"{runs[0]} to {runs[-1]} runs" if len(runs) > 1 else f"{runs[0]} run{'s' if runs[0] > 1 else ''}"
+    said = [f"{_named(axis)} {entries[0].at[axis]}" for axis in shared]
     table = (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table>'
-        f"<caption>median of {many}</caption><thead><tr>{''.join(heads)}</tr></thead>"
+        f"<caption>{_words(', '.join([f'median of {many}', *said]))}</caption><thead><tr>{''.join(heads)}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>\n"
     )
     if len(lines) <= MOST_ROWS:
         return table
     return f"<details><summary>all {len(lines)} points as a table</summary>{table}</details>\n"
+
+
+def _varying(entries: Sequence[Entry]) -> set[str]:
+    """The axes along which there is more than one value."""
+    values: dict[str, set[str]] = {}
+    for entry in entries:
+        for axis, value in entry.at.items():
+            values.setdefault(axis, set()).add(value)
+    return {axis for axis, found in values.items() if len(found) > 1}
 
 
 def _cell(entry: Entry | None) -> str:
@@ -281,7 +298,8 @@ def _bars(ratios: Sequence[Entry], figures: Sequence[Entry]) -> list[str]:
         if maps := _heat_maps(entries, caption, unit):
             drawn += maps
         elif len(entries) <= MOST_BARS:
-            rows = [(entry.where, entry.median, entry.least, entry.most) for entry in entries]
+            axes = _varying(entries)
+            rows = [(entry.where(axes), entry.median, entry.least, entry.most) for entry in entries]
             drawn.append(_figure(caption, charts.bars(caption, rows, unit=unit, line=1.0 if over else None)))
     return drawn
 
@@ -289,13 +307,14 @@ def _bars(ratios: Sequence[Entry], figures: Sequence[Entry]) -> list[str]:
 def _heat_maps(entries: Sequence[Entry], caption: str, unit: str) -> list[str]:
     """A heat map of the two longest axes for each point of the others; nothing where there is no grid of many."""
     values = {axis: list(dict.fromkeys(entry.at[axis] for entry in entries)) for axis in entries[0].at}
+    varying = _varying(entries)
     longest = sorted((axis for axis in values if len(values[axis]) > 1), key=lambda axis: len(values[axis]))[-2:]
     if len(longest) < 2 or len(values[longest[0]]) * len(values[longest[1]]) < 9 or max(map(len, values.values())) > 10:
         return []
     down, across = longest
     facets: dict[str, dict[tuple[str, str], float]] = {}
     for entry in entries:
-        rest = Entry(entry.name, "", {a: v for a, v in entry.at.items() if a not in longest}, 0, 0, 0, 1).where
+        rest = entry.where(varying.difference(longest))
         facets.setdefault(rest, {})[entry.at[down], entry.at[across]] = entry.median
     drawn = []
     for rest, cells in facets.items():

@@ -155,6 +155,21 @@ def test_a_grid_of_many_is_a_heat_map_for_each_precision() -> None:
     assert sum("best" in (attributes.get("class") or "") for _, attributes in page.tags) == 2
 
 
+def test_what_does_not_vary_is_said_once() -> None:
+    """And a thing over itself is no headline."""
+    content = {**RESULT, "series": {}, "histograms": {}}
+    content["figures"] = [figure("qps", "1/s", [4.0], backend="openvino", batch=8, model=name) for name in ("a", "b")]
+    content["ratios"] = [
+        ratio("speed_up", [1.0], "a", backend="openvino", batch=8, model="a"),
+        ratio("speed_up", [2.0], "a", backend="openvino", batch=8, model="b"),
+    ]
+    page = Page(to_html([content]))
+    assert page.words.count("median of 1 run, backend openvino, batch 8") == 2
+    assert "backend" not in page.words
+    assert page.count("strong") == 1
+    assert "b, over a" in page.words
+
+
 def test_several_results_are_one_page_with_a_list() -> None:
     page = Page(to_html([RESULT, {**RESULT, "benchmark": "inference"}]))
     links = [attributes.get("href") for tag, attributes in page.tags if tag == "a"]
