@@ -10,7 +10,7 @@ import typer
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
 
-from .speed import inference
+from .speed import decode, inference
 
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -110,3 +110,4 @@ def report(
 
 
 bench_app.command(short_help="The device alone, as mm_run measures it.")(inference)
+bench_app.command(short_help="Frames per second and core, with and without preprocessing.")(decode)

@@ -78,3 +78,44 @@ def inference(
             mm_run=mm_run,
         )
     keep(measurement, json, html)
+
+
+@exits
+def decode(
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[VIDEOS…]", help="As 'clipmux run' takes them; else made ones.")
+    ] = None,
+    preprocess: Annotated[str, typer.Option(help="Ways to pixels, with commas between.")] = "exact,fast",
+    kinds: Annotated[
+        str, typer.Option(help="Made videos: h264, all, or the like of h264-mp4:340x256,vp9-webm:640x360.")
+    ] = "all",
+    frames: Annotated[int, typer.Option(help="Frames of each made video.")] = 96,
+    duration: Annotated[float, typer.Option(help="CPU seconds of a run at least.")] = 0.5,
+    difference: Annotated[bool, typer.Option("--difference", help="Compare pixels with the first way's.")] = False,
+    repeats: Repeats = REPEATED,
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """Frames per second and core: decoding alone, and with each preprocessing, per codec and size.
+
+    Examples:
+
+      clipmux bench decode --kinds h264
+
+      clipmux bench decode videos/ --preprocess exact,fast --difference --json decode.json
+    """
+    from .decoding import decoding
+    from .natural import parse_kinds
+
+    check_outputs(repeats, json, html)
+    measurement = decoding(
+        inputs or [],
+        preprocess=words(preprocess),
+        kinds=parse_kinds(kinds),
+        frames=frames,
+        seconds=duration,
+        difference=difference,
+        repeats=repeats,
+        console=wide_console(),
+    )
+    keep(measurement, json, html)

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command import clipmux
 
+from clipmux.bench.decoding import Differences
 from clipmux.bench.inference import Until, check_batches
+from clipmux.bench.natural import Footage, parse_kinds
 from clipmux.bench.scenarios import Load
 from clipmux.engine.errors import UsageError
 
@@ -73,6 +76,20 @@ def test_scenarios_answer_every_query(scenario: str, null_model: Path, tmp_path:
         assert measured("mean_batch") == 1
 
 
+def test_decoding_alone_and_with_preprocessing(tmp_path: Path) -> None:
+    options = ["--kinds", "h264-mp4:64x48,mpeg4-avi:48x64", "--frames", 5, "--duration", 0.001, "--preprocess", "exact"]
+    measured = bench("decode", *options, json_file=tmp_path / "out.json")
+    for codec, size in (("h264", "64x48"), ("mpeg4", "48x64")):
+        speeds = {}
+        for way in ("none", "exact"):
+            at = {"codec": codec, "size": size, "preprocess": way}
+            assert measured("frames", **at) % 5 == 0
+            speeds[way] = measured("frames_per_core_s", **at)
+            assert speeds[way] == pytest.approx(measured("frames", **at) / measured("cpu_s", **at))
+        efficiency = measured("decode_efficiency", codec=codec, preprocess="exact")
+        assert efficiency == pytest.approx(speeds["exact"] / speeds["none"])
+
+
 def test_it_also_runs_as_a_module(null_model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clipmux.bench", "inference", null_model, "--backend", "null", "--iterations", "2"]
     done = subprocess.run(
@@ -95,6 +112,35 @@ def test_what_cannot_be_measured_is_one_sentence(args: list[object], says: str) 
     assert done.returncode == 2, done.stdout + done.stderr
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_differences_are_counted_exactly() -> None:
+    reference = np.full((20, 50, 3), 100, np.uint8)
+    pixels = reference.copy()
+    pixels[..., 0] += 2
+    pixels[0, 0, 1] -= 50
+    pixels[0, 0, 2] = 255
+    differences = Differences()
+    differences.add(pixels, reference)
+    differences.add(reference, reference)
+    found = differences.result()
+    assert found.bias == pytest.approx((1.0, -50 / 2000, 155 / 2000))
+    assert found.mean == pytest.approx((2000 + 50 + 155) / 6000)
+    assert (found.p99_9, found.most) == (2.0, 155.0)
+
+
+def test_footage_moves_and_is_the_same_for_a_seed() -> None:
+    one, again, other = Footage(64, 48, seed=1), Footage(64, 48, seed=1), Footage(64, 48, seed=2)
+    assert one.frame(3).shape == (48, 64, 3)
+    assert np.array_equal(one.frame(3), again.frame(3))
+    assert not np.array_equal(one.frame(3), one.frame(4))
+    assert not np.array_equal(one.frame(3), other.frame(3))
+
+
+@pytest.mark.parametrize("text", ["h264-mp4", "h264-mp4:0x9", "h264-mp4:axb", "", "h264-mp4:64x48,"])
+def test_kinds_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--kinds has"):
+        parse_kinds(text)
 
 
 def test_loads_that_cannot_be_are_refused() -> None:
