@@ -9,6 +9,7 @@ their figures leave out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from clipmux.workers.preprocess import Exact
 from clipmux.workers.sources import Video
 from clipmux.workers.windows import windows
 
+from .norms import with_norms
 from .way import Clock, Scores, Task, Way
 
 MOST_CLIPS = 64
@@ -30,7 +32,7 @@ MOST_CLIPS = 64
 
 
 class Reference(Way):
-    """See above. Its network is the folder's ONNX, run by torch operator by operator."""
+    """See above. Its network is the folder's ONNX, run by torch operator by operator, batch norms and all."""
 
     def __init__(self, task: Task) -> None:
         model = read_model(task.model)
@@ -41,7 +43,11 @@ class Reference(Way):
         self._pixels = Exact(model.height, model.width)  # PIL's resize and crop, on PIL images
         self._mean = torch.tensor(model.mean).reshape(3, 1, 1)
         self._std = torch.tensor(model.std).reshape(3, 1, 1)
-        self._network = OnnxInTorch(model.network_path, device=torch.device("cpu"), dtype=torch.float32)
+        path = model.network_path
+        if "architecture" in model.provenance:  # a 3D-ResNet of ours, whose norms were folded
+            path = Path(task.scratch) / "reference.onnx"
+            with_norms(model.network_path, path)
+        self._network = OnnxInTorch(path, device=torch.device("cpu"), dtype=torch.float32)
         clip = np.zeros(model.clip_shape[1:], np.uint8)
         self._infer([torch.stack([self._tensor(clip)] * self._length, dim=1)])  # torch allocates when first used
 

@@ -7,11 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+import torch
 
 from clipmux.bench.baselines import Difference, check_baselines, difference
+from clipmux.bench.baselines.norms import with_norms
 from clipmux.bench.baselines.start import float32_network
 from clipmux.bench.baselines.way import Clock, Task, cpu_seconds
+from clipmux.engine.backends.onnx_in_torch import OnnxInTorch
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ModelFolder, read_model
 from clipmux.workers.sources import Video
@@ -51,6 +56,20 @@ def test_the_reference_runs_what_a_compiled_network_was_made_from() -> None:
         float32_network(INT8, dataclasses.replace(DEMO, sha256="ef" * 32))
     with pytest.raises(UsageError, match="give the folder before that"):
         float32_network(INT8, INT8)
+
+
+def test_norms_taken_apart_answer_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "norms.onnx"
+    assert with_norms(DEMO.network_path, path) == 12  # of a ResNet-10: the stem, four blocks of two, three shortcuts
+    clips = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, *DEMO.clip_shape[:3]), np.float32))
+    answers = []
+    for file in (DEMO.network_path, path):
+        network = OnnxInTorch(file, device=torch.device("cpu"), dtype=torch.float32)
+        with torch.no_grad():
+            answers.append(network(clips))
+    torch.testing.assert_close(answers[1], answers[0], rtol=1e-4, atol=1e-4)
+    operators = [node.op_type for node in onnx.load(str(path)).graph.node]
+    assert operators.count("BatchNormalization") == 12
 
 
 def test_a_task_survives_json() -> None:
