@@ -302,12 +302,7 @@ def figures_table(measurement: Measurement, *names: str, title: str = "") -> Tab
     entries = [entry for entry in every if not names or entry.name in names]
     wanted = list(names) or list(dict.fromkeys(entry.name for entry in entries))
     columns = [name for name in wanted if any(entry.name == name for entry in entries)]
-    values: dict[str, set[str]] = {}
-    for entry in entries:
-        for axis in (axis for every in entries for axis in every.at):
-            values.setdefault(axis, set()).add(str(entry.at.get(axis, "")))
-    axes = [axis for axis in values if len(values[axis]) > 1]
-    same = ", ".join(f"{axis} {value}" for axis, (value, *more) in values.items() if not more)
+    axes, same = _axes(entries)
     table = Table(title=" · ".join(filter(None, (title, same))) or None, title_justify="left")
     for axis in axes:
         table.add_column(axis.replace("_", " "))
@@ -321,6 +316,34 @@ def figures_table(measurement: Measurement, *names: str, title: str = "") -> Tab
     for point, cells in rows.items():
         table.add_row(*map(str, point), *(cells.get(name, "") for name in columns))
     return table
+
+
+def points_table(measurement: Measurement, *names: str) -> Table:
+    """A row per figure or ratio, in the order they are named, and a column per point; what all share is the title."""
+    every: list[Figure | Ratio] = [*measurement.figures, *measurement.ratios]
+    entries = [entry for entry in every if entry.name in names]
+    axes, same = _axes(entries)
+    table = Table("", title=same or None, title_justify="left")
+    points = list(dict.fromkeys(tuple(str(entry.at.get(axis, "")) for axis in axes) for entry in entries))
+    for point in points:
+        table.add_column(" ".join(point), justify="right")
+    cells = {(entry.name, tuple(str(entry.at.get(axis, "")) for axis in axes)): entry for entry in entries}
+    for name in names:
+        row = [cells.get((name, point)) for point in points]
+        if there := [entry for entry in row if entry is not None]:
+            heading = _heading(name, getattr(there[0], "unit", ""))
+            table.add_row(heading, *("" if entry is None else shown(entry) for entry in row))
+    return table
+
+
+def _axes(entries: Sequence[Figure | Ratio]) -> tuple[list[str], str]:
+    """The axes along which entries differ, and words for what is the same for all."""
+    values: dict[str, set[str]] = {axis: set() for entry in entries for axis in entry.at}
+    for entry in entries:
+        for axis, found in values.items():
+            found.add(str(entry.at.get(axis, "")))
+    axes = [axis for axis, found in values.items() if len(found) > 1]
+    return axes, ", ".join(f"{axis} {min(found)}" for axis, found in values.items() if len(found) == 1)
 
 
 def shown(entry: Figure | Ratio) -> str:

@@ -76,3 +76,16 @@ def _listed(text: str, option: str, kind: Callable[[str], int], wanted: str) -> 
         return [kind(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} is '{text}': give {wanted}") from None
+
+
+def parse_delay(text: str) -> tuple[float, float]:
+    """``0.4+0.25`` as two times in ms.
+
+    Raises:
+        UsageError: something else.
+    """
+    try:
+        per_batch, per_clip = (float(part) for part in text.split("+"))
+    except ValueError:
+        raise UsageError(f"--null-delay is '{text}': give two times in ms, like 0.4+0.25") from None
+    return per_batch, per_clip

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
+from clipmux.engine.model import read_model
 
-from .options import REPEATED, Device, Html, Json, Repeats, check_outputs, keep, numbers, wide_console, words
+from .options import (
+    REPEATED,
+    Backend,
+    Device,
+    Html,
+    Json,
+    Repeats,
+    check_outputs,
+    keep,
+    numbers,
+    parse_delay,
+    wide_console,
+    words,
+)
 
 
 @exits
@@ -119,3 +134,64 @@ def decode(
         console=wide_console(),
     )
     keep(measurement, json, html)
+
+
+@exits
+def end_to_end(
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[VIDEOS…]", help="As 'clipmux run' takes them; else made ones.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Model folder, or 'demo'; repeatable.")] = None,
+    videos: Annotated[int, typer.Option(help="Videos of a run; given ones are taken again. 0: each once.")] = 0,
+    kind: Annotated[str, typer.Option(help="Made videos: encoding and size.")] = "h264-mp4:340x256",
+    frames: Annotated[int, typer.Option(help="Frames of each made video.")] = 96,
+    stride: Annotated[int, typer.Option(help="Frames from one clip's start to the next's.")] = 16,
+    workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
+    max_batch: Annotated[int, typer.Option(help="Clips in one device call at most.")] = 64,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
+    preprocess: Annotated[str, typer.Option(help="Way to pixels; a run's own default unless given.")] = "",
+    alone: Annotated[float, typer.Option(help="Seconds of inference alone, in each round.")] = 5.0,
+    baselines: Annotated[str, typer.Option(help="With commas: reference, dataloader, ray.")] = "",
+    float32: Annotated[str, typer.Option(help="Folder that compiled models came from, for 'reference'.")] = "",
+    repeats: Repeats = REPEATED,
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """A real run beside what its stages cost alone: clips/s, pipeline efficiency, batch fill, latency, memory.
+
+    The ideal is cores ÷ (CPU seconds per clip of decoding alone + of inference alone); of an accelerator, the slower of
+    what the cores decode and what the device infers. With --baselines, other ways to do the same, side by side.
+
+    Examples:
+
+      clipmux bench end-to-end videos/ --model model --model model-int8 --videos 200 --html report.html
+
+      clipmux bench end-to-end videos/ --model model --baselines reference,dataloader
+    """
+    from .end_to_end import end_to_end as measure
+    from .natural import parse_kinds
+
+    check_outputs(repeats, json, html)
+    options = {"stride": stride, "workers": workers, "max_batch": max_batch, "backend": backend, "device": device}
+    measurement = measure(
+        inputs or [],
+        [configured(folder, null_delay, preprocess, **options) for folder in model or ["demo"]],
+        count=videos,
+        kind=parse_kinds(kind)[0],
+        frames=frames,
+        alone_s=alone,
+        baselines=words(baselines),
+        float32=float32,
+        repeats=repeats,
+        console=wide_console(),
+    )
+    keep(measurement, json, html)
+
+
+def configured(model: str, null_delay: str, preprocess: str, **options: Any) -> EngineConfig:
+    """What a run is told."""
+    if preprocess:
+        options["preprocess"] = preprocess
+    return EngineConfig(model=str(read_model(model).path.resolve()), null_delay_ms=parse_delay(null_delay), **options)

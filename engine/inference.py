@@ -155,6 +155,7 @@ class Inference:
             "device": self._backend.device,
             "chosen": self._backend.chosen,
             "preferred_batch": self._backend.preferred_batch,
+            "runners": self._backend.runners,
             "places": self._device.places,
         }
 

@@ -17,6 +17,8 @@ from clipmux.bench.decoding import Differences
 from clipmux.bench.inference import Until, check_batches
 from clipmux.bench.natural import Footage, parse_kinds
 from clipmux.bench.scenarios import Load
+from clipmux.bench.stages import Cost, ideal
+from clipmux.bench.watch import Growth
 from clipmux.engine.errors import UsageError
 
 
@@ -88,6 +90,60 @@ def test_decoding_alone_and_with_preprocessing(tmp_path: Path) -> None:
             assert speeds[way] == pytest.approx(measured("frames", **at) / measured("cpu_s", **at))
         efficiency = measured("decode_efficiency", codec=codec, preprocess="exact")
         assert efficiency == pytest.approx(speeds["exact"] / speeds["none"])
+
+
+def test_end_to_end_beside_its_stages_alone(tmp_path: Path) -> None:
+    options = ["--videos", 6, "--frames", 40, "--kind", "h264-mp4:64x48", "--alone", 0.2]
+    measured = bench("end-to-end", *options, "--baselines", "dataloader", json_file=tmp_path / "out.json")
+    assert measured("clips") == 6 * 3
+    assert measured("failed_videos") == 0
+    assert measured("clips_per_s") == pytest.approx(18 / measured("steady"))
+    assert measured("clips_per_s_with_start") == pytest.approx(18 / measured("wall"))
+    assert measured("videos_per_s") == pytest.approx(6 / measured("steady"))
+    assert measured("frames_per_s") == pytest.approx(6 * 40 / measured("steady"))
+    assert measured("wall") >= measured("start") + measured("steady")
+    both = measured("decode_alone_cpu_per_clip") + measured("inference_alone_cpu_per_clip")
+    best = measured.content["machine"]["cores"] / both
+    assert measured("ideal_clips_per_s") == pytest.approx(best)
+    assert measured("pipeline_efficiency") == pytest.approx(measured("clips_per_s") / best)
+    assert measured("cpu_efficiency") == pytest.approx(both / measured("cpu_per_clip"))
+    told = measured("first_prediction") / measured("first_prediction_alone")
+    assert measured("time_to_first_prediction") == pytest.approx(told)
+    assert measured("peak_memory") > 100 << 20
+    assert 0 < measured("device_busy") <= 1
+    sizes = measured.content["histograms"]["batch_size"]
+    assert sum(int(size) * count for size, count in sizes.items()) == 18
+    assert sum(count for _, count in measured.content["histograms"]["latency_s"]) == 18
+    speed_up = measured("clips_per_s") / measured("baseline_clips_per_s", baseline="dataloader")
+    assert measured("speed_up", baseline="dataloader") == pytest.approx(speed_up)
+    assert "peak memory is the PSS of all processes together" in measured.printed
+
+
+def test_of_an_accelerator_the_ideal_is_the_slower_stage() -> None:
+    decode, slow, fast = Cost(100, 2.0, 1.0), Cost(100, 0.1, 2.0, "cuda:0"), Cost(100, 0.1, 0.5, "cuda:0")
+    assert ideal(decode, slow, cores=2) == 50
+    assert ideal(decode, fast, cores=2) == 100
+    assert ideal(decode, Cost(100, 2.0, 1.0, "cpu"), cores=2) == 50
+
+
+def test_curves_follow_the_beats_of_all_children() -> None:
+    growth = Growth()
+    for second in range(5):  # told at odd times; the curves are straight all the same
+        growth.note("decoder", "d-1", 10.2 + second, {"clips": 0.2 * 30 + 30 * second, "busy_s": {"decode": second}})
+        growth.note("decoder", "d-2", 10.3 + second, {"clips": 0.3 * 10 + 10 * second})
+        growth.note("inference", "i-3", 10.4 + second, {"clips": 0.4 * 20 + 20 * second, "busy_s": {"infer": 0.5}})
+    series = growth.series(10.0)
+    assert series["time_s"] == [0.5 * number for number in range(1, 9)]
+    assert series["clips_per_s"] == pytest.approx([20] * 8)
+    assert series["queue_depth"] == pytest.approx([20 * time for time in series["time_s"]], rel=0.05)
+    assert series["busy"]["decode"][2:] == pytest.approx([1] * 6)
+    assert series["busy"]["wait"] == [0] * 8
+
+
+def test_a_run_that_was_over_at_once_has_no_curves() -> None:
+    growth = Growth()
+    growth.note("inference", "i-1", 10.4, {"clips": 5})
+    assert growth.series(10.0) == {}
 
 
 def test_it_also_runs_as_a_module(null_model: Path, tmp_path: Path) -> None:

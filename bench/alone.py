@@ -1,0 +1,126 @@
+"""A process that does one stage of a run and nothing else: decoding, inference, or a first prediction.
+
+What to do comes as one line of JSON on standard input. It says that it is ready by a line on standard output, begins
+when told by a second line, and answers with a line of JSON. Standard input is then the death pipe: when it ends, so
+does this process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from clipmux.engine.backends import choose, open_backend
+from clipmux.engine.config import EngineConfig
+from clipmux.engine.device import softmax
+from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
+from clipmux.engine.model import ModelFolder, read_model
+from clipmux.workers.decode import decode
+from clipmux.workers.sources import Video
+from clipmux.workers.windows import windows
+
+from .decoding import Preprocess, open_preprocess
+from .inference import Until, cpu_seconds, in_parallel, noise_batch
+
+READY = "ready"
+
+
+def main() -> None:
+    """Do what standard input says, then exit."""
+    faulthandler.enable()
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    asked = json.loads(sys.stdin.buffer.readline())
+    config = EngineConfig.from_json(asked["config"])
+    try:
+        content = STAGES[asked["stage"]](config, asked, lambda: _wait(answer))
+    except ClipmuxError as error:
+        content = {"error": str(error), "usage": isinstance(error, UsageError)}
+    print(json.dumps(content), file=answer, flush=True)
+    sys.stderr.flush()
+    os._exit(0)  # interpreters with native threads do not always end by themselves
+
+
+def _wait(answer: Any) -> None:
+    """Say that everything is loaded, and wait for the word to begin."""
+    print(READY, file=answer, flush=True)
+    if not sys.stdin.buffer.readline():
+        os._exit(0)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def _decode(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str, Any]:
+    """From files to clips, on one thread, as a decoder does it; a video that fails counts as far as it came."""
+    model = read_model(config.model)
+    preprocess = _preprocess(config, model)
+    videos = [Video.from_dict(video) for video in asked["videos"]]
+    begin()
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    clips = 0
+    for video in videos:
+        try:
+            for _ in _clips(video, model, config.stride, preprocess):
+                clips += 1
+        except VideoError:
+            continue
+    return {"clips": clips, "cpu_s": cpu_seconds() - cpu, "wall_s": time.perf_counter() - wall}
+
+
+def _clips(video: Video, model: ModelFolder, stride: int, preprocess: Preprocess) -> Any:
+    for window in windows(decode(video), length=model.frames, stride=stride, keep=preprocess):
+        yield np.stack(window.frames)
+
+
+def _inference(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str, Any]:
+    """Full batches that are there already, through all runners at once."""
+    model = read_model(config.model)
+    backend = _backend(config, model)
+    runners = [backend.open_runner() for _ in range(backend.runners)]
+    begin()
+    calls = in_parallel(runners, noise_batch(model, backend.preferred_batch), Until(seconds=asked["seconds"]))
+    return {"clips": calls.clips, "cpu_s": calls.cpu_s, "wall_s": calls.wall_s, "device": backend.device}
+
+
+def _first(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str, Any]:
+    """Load the model, decode one video, and classify it: the least that a first prediction takes."""
+    begin()
+    model = read_model(config.model)
+    backend = _backend(config, model)
+    runner = backend.open_runner()
+    clips = list(_clips(Video.from_dict(asked["videos"][0]), model, config.stride, _preprocess(config, model)))
+    size = backend.preferred_batch
+    scores = [softmax(runner.infer(np.stack(clips[at : at + size]))) for at in range(0, len(clips), size)]
+    return {"clips": len(clips), "best": int(np.concatenate(scores).mean(0).argmax())}
+
+
+STAGES = {"decode": _decode, "inference": _inference, "first": _first}
+
+
+def _preprocess(config: EngineConfig, model: ModelFolder) -> Preprocess:
+    return open_preprocess(getattr(config, "preprocess", "exact"), model.height, model.width)
+
+
+def _backend(config: EngineConfig, model: ModelFolder) -> Any:
+    return open_backend(
+        choose(config.backend, config.device, model.target),
+        model,
+        device=config.device,
+        max_batch=config.max_batch,
+        null_delay_ms=config.null_delay_ms,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,373 @@
+"""A real run, measured, beside what its stages cost alone, and beside the baselines.
+
+*Pipeline efficiency* is clips/s of the run ÷ the ideal (see stages.py): 1.0 means that the engine costs nothing. All
+parts are measured round by round in one session. Starting processes and loading the model take the same time however
+long a run is, so they are told apart: a run's rates count from the first hand-out to the last result, and those
+``with_start`` over everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from clipmux.engine.backends import choose
+from clipmux.engine.config import EngineConfig
+from clipmux.engine.errors import ClipmuxError, UsageError
+from clipmux.engine.model import ModelFolder, read_model
+from clipmux.engine.stages import Stages
+from clipmux.engine.summary import summarise
+from clipmux.engine.supervisor import Progress, Supervisor
+from clipmux.workers.results import RunFolder
+from clipmux.workers.sources import Video, list_videos
+
+from .baselines.start import Baseline, check_baselines, float32_network, run_baseline
+from .baselines.way import cpu_seconds
+from .measure import Figure, Measurement, alternate, cores, figures_table, points_table, say_load
+from .natural import Kind, write_natural_videos
+from .stages import Cost, decode_cost, first_prediction_s, ideal, inference_cost
+from .watch import Growth, Memory
+
+MEMORY_EVERY_S = 1.0
+
+SHOWN = (
+    "clips_per_s",
+    "videos_per_s",
+    "frames_per_s",
+    "ideal_clips_per_s",
+    "pipeline_efficiency",
+    "clips_per_s_with_start",
+    "pipeline_efficiency_with_start",
+    "start",
+    "wall",
+    "decode_alone_cpu_per_clip",
+    "inference_alone_cpu_per_clip",
+    "cpu_per_clip",
+    "cpu_efficiency",
+    "batch_fill",
+    "mean_batch",
+    "device_busy",
+    "latency_p50",
+    "latency_p90",
+    "latency_p99",
+    "first_prediction",
+    "first_prediction_alone",
+    "time_to_first_prediction",
+    "peak_memory",
+)
+"""Figures that are printed, in this order; all others are in the JSON."""
+
+DISTINCT = 8
+"""Made videos that differ; more of them are the same files again."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run came to.
+
+    Args:
+        videos: with an outcome.
+        failed: those without a prediction.
+        clips: scored.
+        frames: decoded.
+        start_s: from the first process's start to the first hand-out.
+        steady_s: from the first hand-out to the last result.
+        first_s: from the first process's start to the first prediction.
+        wall_s: from the first process's start to the last one's end.
+        cpu_s: of all processes, from the first hand-out to the last result.
+        memory_bytes: of all processes together, at most.
+        memory_kind: ``PSS`` or ``RSS``.
+        summary: as ``summary.json`` has it.
+        about: what inference said of itself.
+        buckets: latencies: upper bound in seconds, and how many clips.
+        series: see ``Growth.series``.
+    """
+
+    videos: int
+    failed: int
+    clips: int
+    frames: int
+    start_s: float
+    steady_s: float
+    first_s: float
+    wall_s: float
+    cpu_s: float
+    memory_bytes: int
+    memory_kind: str
+    summary: dict[str, Any]
+    about: dict[str, Any]
+    buckets: list[Any]
+    series: dict[str, Any] = field(repr=False)
+
+    @property
+    def clips_per_s(self) -> float:
+        return self.clips / self.steady_s
+
+    @property
+    def device_busy(self) -> float:
+        """Share of the time from first hand-out to last result that a runner has a batch, 0…1."""
+        busy: float = self.summary["busy_s"]["infer"]
+        runners: int = self.about["runners"]
+        return busy / (self.steady_s * runners)
+
+
+def one_run(config: EngineConfig, videos: Sequence[Video], *, memory_every_s: float = MEMORY_EVERY_S) -> Run:
+    """Classify videos into a run folder that is thrown away, as ``clipmux run`` does it, and measure.
+
+    Raises:
+        UsageError: it cannot run here.
+        ClipmuxError: the run failed, or gave not one clip.
+    """
+    model = read_model(config.model)
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as scratch:
+        output = Path(scratch) / "run"
+        folder = RunFolder(output, decides={}, resume=False)
+        supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log)
+        growth = Growth()
+
+        def note(_: Progress) -> None:
+            for child in supervisor.processes:
+                growth.note(child.role, child.name, child.last_progress, child.counts)
+
+        first = last = 0.0
+        began = time.monotonic()
+        try:
+            with Memory(supervisor, every_s=memory_every_s) as memory:
+                supervisor.start()
+                handed = time.monotonic()
+                cpu = cpu_seconds()
+                for _ in supervisor.outcomes(videos, on_tick=note):
+                    last = time.monotonic()
+                    first = first or last
+                cpu = cpu_seconds() - cpu
+                memory.look()
+                figures = [*supervisor.stop(), ("supervisor", Stages().figures())]
+        finally:
+            supervisor.stop()
+        wall = time.monotonic() - began
+        progress = supervisor.progress
+        summary = summarise(
+            figures,
+            videos=progress.done,
+            failed=progress.failed,
+            skipped=0,
+            resumed=0,
+            restarts=progress.restarts,
+            wall_s=wall,
+        )
+    if not summary["clips"]:
+        raise ClipmuxError("the run gave not one clip: see with 'clipmux run' what is wrong with the videos")
+    buckets: list[tuple[float, int]] = next(
+        (values["latency_buckets"] for role, values in figures if role == "inference"), []
+    )
+    return Run(
+        videos=progress.done,
+        failed=progress.failed,
+        clips=summary["clips"],
+        frames=summary["frames"],
+        start_s=handed - began,
+        steady_s=last - handed,
+        first_s=first - began,
+        wall_s=wall,
+        cpu_s=cpu,
+        memory_bytes=memory.most,
+        memory_kind=memory.kind,
+        summary=summary,
+        about=supervisor.about,
+        buckets=buckets,
+        series=growth.series(handed),
+    )
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is measured side by side in each round of one model."""
+
+    decode: Cost
+    inference: Cost
+    first_s: float
+    run: Run
+    ideal: float
+
+
+def end_to_end(
+    inputs: Sequence[str],
+    configs: Sequence[EngineConfig],
+    *,
+    count: int = 0,
+    kind: Kind,
+    frames: int,
+    alone_s: float,
+    baselines: Sequence[str] = (),
+    float32: str = "",
+    repeats: int,
+    console: Console,
+) -> Measurement:
+    """Measure runs of several models on the same videos, and print rates, the ideal, and their ratios.
+
+    Args:
+        inputs: videos as ``clipmux run`` takes them; none for made ones.
+        configs: one per model.
+        count: how many videos a run has: the given ones again and again; 0 for each of them once (48 made ones).
+        kind: of made videos.
+        frames: of each made video.
+        alone_s: seconds of inference alone.
+        baselines: names of baselines to run beside.
+        float32: the folder that compiled models were compiled from, which the reference's way needs.
+        repeats: rounds.
+        console: where to print.
+
+    Raises:
+        UsageError: an input, model or baseline that cannot be.
+        ClipmuxError: a run failed.
+    """
+    if not alone_s > 0:
+        raise UsageError(f"--alone is {alone_s:g}: give seconds above 0")
+    models = [read_model(config.model) for config in configs]
+    plain = read_model(float32) if float32 else None
+    for model in models:
+        check_baselines(baselines, model, plain)
+    backend = choose(configs[0].backend, configs[0].device, models[0].target)
+    measurement = Measurement("end-to-end", models[0], {"backend": backend, "device": configs[0].device})
+    say_load(measurement, console)
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder:
+        videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
+        ways: dict[str, Any] = {}
+        for number, (config, model) in enumerate(zip(configs, models, strict=True)):
+            ways[f"{number} run"] = partial(_round, config, videos, alone_s)
+            for name in baselines:
+                ways[f"{number} {name}"] = partial(_baseline, name, videos, model, plain, config.stride)
+        status = console.status("measuring")
+        with status:
+            outcomes = alternate(ways, repeats, say=status.update)
+    for number, (config, model) in enumerate(zip(configs, models, strict=True)):
+        at = point(model, config)
+        rounds: list[Round] = outcomes[f"{number} run"]
+        clips = add_rounds(measurement, rounds, at)
+        for name in baselines:
+            _add_baseline(measurement, outcomes[f"{number} {name}"], clips, {**at, "baseline": name})
+        if number == 0:
+            keep_curves(measurement, [entry.run for entry in rounds])
+    _show(measurement, console, bool(baselines))
+    kinds = {entry.run.memory_kind for entries in outcomes.values() for entry in entries if isinstance(entry, Round)}
+    console.print(f"peak memory is the {' and '.join(kinds)} of all processes together", highlight=False)
+    return measurement
+
+
+def point(model: ModelFolder, config: EngineConfig) -> dict[str, Any]:
+    """What tells a run's figures from others'."""
+    backend = choose(config.backend, config.device, model.target)
+    return {"model": model.name, "precision": model.precision, "backend": backend, "device": config.device}
+
+
+def run_videos_of(inputs: Sequence[str], folder: Path, *, count: int, kind: Kind, frames: int) -> list[Video]:
+    """The videos of a run, ``count`` of them, each under a name of its own.
+
+    Raises:
+        UsageError: an input cannot be used.
+    """
+    if count < 0:
+        raise UsageError(f"--videos is {count}: give how many videos a run has, or 0 for each given one once")
+    if inputs:
+        listed = list_videos(inputs, stdin=None).videos
+        count = count or len(listed)
+    else:
+        count = count or 48
+        paths = write_natural_videos(folder, kind, min(count, DISTINCT), frames=frames)
+        listed = list_videos([str(path) for path in paths], stdin=None).videos
+    return [
+        dataclasses.replace(listed[number % len(listed)], video_id=f"{listed[number % len(listed)].video_id}-{number}")
+        for number in range(count)
+    ]
+
+
+def _round(config: EngineConfig, videos: Sequence[Video], alone_s: float) -> Round:
+    decode = decode_cost(config, videos, processes=cores())
+    inference = inference_cost(config, seconds=alone_s)
+    first = first_prediction_s(config, videos[0])
+    run = one_run(config, videos)
+    return Round(decode, inference, first, run, ideal(decode, inference, cores=cores()))
+
+
+def _baseline(
+    name: str, videos: Sequence[Video], model: ModelFolder, plain: ModelFolder | None, stride: int
+) -> Baseline:
+    network = float32_network(model, plain) if name == "reference" else model
+    return run_baseline(name, videos, network, stride=stride, cores=cores())
+
+
+def add_rounds(measurement: Measurement, rounds: Sequence[Round], at: dict[str, Any]) -> Figure:
+    """Everything that rounds measured; returns clips per second."""
+    runs = [entry.run for entry in rounds]
+    clips, with_start = add_runs(measurement, runs, at)
+
+    def figure(name: str, unit: str, values: Sequence[float]) -> Figure:
+        return measurement.figure(name, unit, values, **at)
+
+    best = figure("ideal_clips_per_s", "1/s", [entry.ideal for entry in rounds])
+    figure("decode_alone_cpu_per_clip", "s", [entry.decode.cpu_per_clip for entry in rounds])
+    figure("inference_alone_cpu_per_clip", "s", [entry.inference.cpu_per_clip for entry in rounds])
+    figure("inference_alone_clips_per_s", "1/s", [entry.inference.clips_per_s for entry in rounds])
+    both = figure(
+        "alone_cpu_per_clip", "s", [entry.decode.cpu_per_clip + entry.inference.cpu_per_clip for entry in rounds]
+    )
+    measurement.ratio("pipeline_efficiency", clips, best, **at)
+    measurement.ratio("pipeline_efficiency_with_start", with_start, best, **at)
+    spent = figure("cpu_per_clip", "s", [run.cpu_s / run.clips for run in runs])
+    if rounds[0].inference.device == "cpu":
+        measurement.ratio("cpu_efficiency", both, spent, **at)
+    first = figure("first_prediction", "s", [run.first_s for run in runs])
+    alone = figure("first_prediction_alone", "s", [entry.first_s for entry in rounds])
+    measurement.ratio("time_to_first_prediction", first, alone, called="model load and one video", **at)
+    return clips
+
+
+def add_runs(measurement: Measurement, runs: Sequence[Run], at: dict[str, Any]) -> tuple[Figure, Figure]:
+    """What runs by themselves tell; returns clips per second from the first hand-out on, and with the start."""
+
+    def figure(name: str, unit: str, values: Sequence[float]) -> Figure:
+        return measurement.figure(name, unit, values, **at)
+
+    clips = figure("clips_per_s", "1/s", [run.clips_per_s for run in runs])
+    with_start = figure("clips_per_s_with_start", "1/s", [run.clips / run.wall_s for run in runs])
+    figure("videos_per_s", "1/s", [run.videos / run.steady_s for run in runs])
+    figure("frames_per_s", "1/s", [run.frames / run.steady_s for run in runs])
+    figure("clips", "clips", [run.clips for run in runs])
+    figure("failed_videos", "", [run.failed for run in runs])
+    figure("start", "s", [run.start_s for run in runs])
+    figure("steady", "s", [run.steady_s for run in runs])
+    figure("wall", "s", [run.wall_s for run in runs])
+    figure("batch_fill", "", [run.summary["batch_fill"] for run in runs])
+    figure("mean_batch", "clips", [run.summary["mean_batch"] for run in runs])
+    figure("device_busy", "", [run.device_busy for run in runs])
+    for name in ("p50", "p90", "p99"):
+        figure(f"latency_{name}", "ms", [run.summary["latency_ms"][name] for run in runs])
+    figure("peak_memory", "bytes", [run.memory_bytes for run in runs])
+    return clips, with_start
+
+
+def keep_curves(measurement: Measurement, runs: Sequence[Run]) -> None:
+    """The series and histograms of the median run."""
+    run = sorted(runs, key=lambda run: run.clips_per_s)[len(runs) // 2]
+    measurement.series = run.series
+    measurement.histograms = {"batch_size": run.summary["batch_sizes"], "latency_s": run.buckets}
+
+
+def _add_baseline(measurement: Measurement, baselines: Sequence[Baseline], ours: Figure, at: dict[str, Any]) -> None:
+    theirs = measurement.figure("baseline_clips_per_s", "1/s", [baseline.clips_per_s for baseline in baselines], **at)
+    measurement.figure("baseline_cpu_per_clip", "s", [baseline.cpu_s / baseline.clips for baseline in baselines], **at)
+    measurement.ratio("speed_up", ours, theirs, **at)
+
+
+def _show(measurement: Measurement, console: Console, baselines: bool) -> None:
+    console.print(points_table(measurement, *SHOWN))
+    if baselines:
+        console.print(figures_table(measurement, "baseline_clips_per_s", "baseline_cpu_per_clip", "speed_up"))
