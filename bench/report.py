@@ -26,8 +26,11 @@ MOST_BARS = 16
 MOST_ROWS = 24
 """Rows of a table that is there at once; a longer one opens when asked."""
 
-TILES = 4
+TILES = 8
 """Ratios that are shown large, if there are no more."""
+
+WORKERS = "at work"
+"""Unit of busy time over time: how many processes, or runners of the device, are at a stage."""
 
 UNITS = {"bytes": ("MiB", 2.0**-20)}
 """Units that are shown as another: its name, and what to multiply with."""
@@ -346,7 +349,7 @@ def _series(series: Mapping[str, Any]) -> list[str]:
         caption = f"{_named(name)} over time"
         if isinstance(values, Mapping):
             rows = {_named(stage): ys for stage, ys in values.items()}
-            drawn.append(_figure(caption, charts.strips(caption, times, rows, x_axis="seconds", unit="")))
+            drawn.append(_figure(caption, charts.strips(caption, times, rows, x_axis="seconds", unit=WORKERS)))
         else:
             chart = charts.line_chart(caption, times, values, x_axis="seconds", y_axis=_named(name))
             drawn.append(_figure(caption, chart))

@@ -1,4 +1,4 @@
-"""docs/kinetics.md: every clipmux command in it parses."""
+"""docs/: every clipmux command in them parses."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import typer
 
 from clipmux.engine.cli import app
 
-DOC = Path(__file__).resolve().parents[2] / "docs" / "kinetics.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def commands() -> list[str]:
-    text = "\n".join(re.findall(r"```\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL))
+def commands(name: str) -> list[str]:
+    text = "\n".join(re.findall(r"```\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL))
     lines = text.replace("\\\n", " ").splitlines()
     return [" ".join(line.split()) for line in lines if line.strip().startswith("clipmux ")]
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", [*commands("kinetics.md"), *commands("benchmarks.md")])
 def test_command_parses(line: str) -> None:
     """Down to the last group, without running anything; paths need not exist."""
     command = typer.main.get_command(app)
@@ -33,4 +33,5 @@ def test_command_parses(line: str) -> None:
 
 
 def test_there_are_commands() -> None:
-    assert len(commands()) >= 9
+    assert len(commands("kinetics.md")) >= 9
+    assert len(commands("benchmarks.md")) >= 15
