@@ -29,7 +29,7 @@ from clipmux.engine.supervisor import Progress, Supervisor
 from clipmux.workers.results import RunFolder
 from clipmux.workers.sources import Video, list_videos
 
-from .baselines.start import Baseline, check_baselines, float32_network, run_baseline
+from .baselines.start import Baseline, Labels, check_baselines, difference, float32_network, run_baseline
 from .baselines.way import cpu_seconds
 from .measure import Figure, Measurement, alternate, cores, figures_table, points_table, say_load
 from .natural import Kind, write_natural_videos
@@ -89,6 +89,7 @@ class Run:
         about: what inference said of itself.
         buckets: latencies: upper bound in seconds, and how many clips.
         series: see ``Growth.series``.
+        predictions: by ``video_id``, the best labels and their scores.
     """
 
     videos: int
@@ -106,6 +107,7 @@ class Run:
     about: dict[str, Any]
     buckets: list[Any]
     series: dict[str, Any] = field(repr=False)
+    predictions: dict[str, Labels] = field(repr=False)
 
     @property
     def clips_per_s(self) -> float:
@@ -137,6 +139,7 @@ def one_run(config: EngineConfig, videos: Sequence[Video], *, memory_every_s: fl
             for child in supervisor.processes:
                 growth.note(child.role, child.name, child.last_progress, child.counts)
 
+        predictions: dict[str, Labels] = {}
         first = last = 0.0
         began = time.monotonic()
         try:
@@ -144,9 +147,10 @@ def one_run(config: EngineConfig, videos: Sequence[Video], *, memory_every_s: fl
                 supervisor.start()
                 handed = time.monotonic()
                 cpu = cpu_seconds()
-                for _ in supervisor.outcomes(videos, on_tick=note):
+                for prediction in supervisor.outcomes(videos, on_tick=note):
                     last = time.monotonic()
                     first = first or last
+                    predictions[prediction.video_id] = [(item.label, item.score) for item in prediction.labels]
                 cpu = cpu_seconds() - cpu
                 memory.look()
                 figures = [*supervisor.stop(), ("supervisor", Stages().figures())]
@@ -184,6 +188,7 @@ def one_run(config: EngineConfig, videos: Sequence[Video], *, memory_every_s: fl
         about=supervisor.about,
         buckets=buckets,
         series=growth.series(handed),
+        predictions={video: labels for video, labels in predictions.items() if labels},
     )
 
 
@@ -253,7 +258,9 @@ def end_to_end(
         rounds: list[Round] = outcomes[f"{number} run"]
         clips = add_rounds(measurement, rounds, at)
         for name in baselines:
-            _add_baseline(measurement, outcomes[f"{number} {name}"], clips, {**at, "baseline": name})
+            theirs: list[Baseline] = outcomes[f"{number} {name}"]
+            _add_baseline(measurement, theirs, clips, {**at, "baseline": name})
+            _add_difference(measurement, [entry.run for entry in rounds], theirs, {**at, "baseline": name})
         if number == 0:
             keep_curves(measurement, [entry.run for entry in rounds])
     _show(measurement, console, bool(baselines))
@@ -367,7 +374,25 @@ def _add_baseline(measurement: Measurement, baselines: Sequence[Baseline], ours:
     measurement.ratio("speed_up", ours, theirs, **at)
 
 
+def _add_difference(
+    measurement: Measurement, runs: Sequence[Run], baselines: Sequence[Baseline], at: dict[str, Any]
+) -> None:
+    """How far a baseline's predictions are from ours: a comparison of speed is one of the same work."""
+    apart = [difference(run.predictions, theirs.predictions) for run, theirs in zip(runs, baselines, strict=True)]
+    measurement.figure("other_labels", "", [entry.labels + entry.missing for entry in apart], **at)
+    measurement.figure("score_difference", "", [entry.score for entry in apart], **at)
+
+
 def _show(measurement: Measurement, console: Console, baselines: bool) -> None:
     console.print(points_table(measurement, *SHOWN))
     if baselines:
-        console.print(figures_table(measurement, "baseline_clips_per_s", "baseline_cpu_per_clip", "speed_up"))
+        console.print(
+            figures_table(
+                measurement,
+                "baseline_clips_per_s",
+                "baseline_cpu_per_clip",
+                "speed_up",
+                "other_labels",
+                "score_difference",
+            )
+        )

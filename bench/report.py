@@ -216,10 +216,7 @@ def _tables(entries: Sequence[Entry], caption: str) -> list[str]:
 
 def _table(axes: tuple[str, ...], entries: Sequence[Entry], caption: str) -> str:
     shared = [axis for axis in axes if axis not in _varying(entries)]
-    if len(shared) < len(axes):  # an axis along which nothing varies is said once
-        axes = tuple(axis for axis in axes if axis not in shared)
-    else:
-        shared = []
+    axes = tuple(axis for axis in axes if axis not in shared)  # an axis along which nothing varies is said once
     rows: list[tuple[tuple[str, ...], list[Entry | None]]]
     if not axes:  # one point: a row for each name reads better than one long row
         rows = [((entry.heading + (f" ÷ {_named(entry.over)}" if entry.over else ""),), [entry]) for entry in entries]

@@ -116,6 +116,8 @@ def test_end_to_end_beside_its_stages_alone(tmp_path: Path) -> None:
     assert sum(count for _, count in measured.content["histograms"]["latency_s"]) == 18
     speed_up = measured("clips_per_s") / measured("baseline_clips_per_s", baseline="dataloader")
     assert measured("speed_up", baseline="dataloader") == pytest.approx(speed_up)
+    assert measured("other_labels", baseline="dataloader") == 0
+    assert measured("score_difference", baseline="dataloader") <= 1e-4
     assert "peak memory is the PSS of all processes together" in measured.printed
 
 
