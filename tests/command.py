@@ -56,6 +56,12 @@ def lines(file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def expected_results(golden: Path, name: str) -> dict[str, Any]:
+    """What the reference itself printed: ``avg``, ``noavg`` or ``stride8``."""
+    content: dict[str, Any] = json.loads((golden / "expected" / f"{name}.json").read_text())["results"]
+    return content
+
+
 def assert_same(got: dict[str, Any], expected: dict[str, Any], *, within: float) -> None:
     """Same videos in the same order, same segments, same labels in the same order, scores within a tolerance."""
     assert list(got) == list(expected)

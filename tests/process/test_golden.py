@@ -2,51 +2,130 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command import assert_same, clipmux, lines, results, summary
+from cases import Case, Compile, compiling, openvino_has
+from command import assert_same, clipmux, expected_results, lines, results, summary
+from emulated import magicmind, on_mlu
 
 from clipmux.engine.backends import open_backend
+from clipmux.engine.backends.base import TOLERANCE
 from clipmux.engine.device import softmax
-from clipmux.engine.model import read_model
+from clipmux.engine.model import ModelFolder, read_model
 from clipmux.workers.decode import decode
 from clipmux.workers.preprocess import Exact
 from clipmux.workers.sources import video_at
 from clipmux.workers.windows import windows
 
 
-def expected(golden: Path, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((golden / "expected" / f"{name}.json").read_text())["results"]
-    return content
-
-
 def annotated(golden: Path) -> list[object]:
     return ["--annotations", golden / "kinetics.json", "--root", golden / "jpg"]
+
+
+OPTIONS = {"avg": [], "noavg": ["--per-clip", "--max-batch", "3"], "stride8": ["--stride", "8"]}
+"""What gives each of the reference's result files; a batch of 3 takes clips of different videos, like a larger one."""
+
+
+@pytest.fixture(scope="module")
+def compiled(golden_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    """The reference's checkpoint for a case."""
+    compile_once = compiling(read_model(golden_model), None, tmp_path_factory.mktemp("compiled"))
+
+    def compiled(case: Case) -> ModelFolder:
+        with magicmind():
+            return compile_once(case)
+
+    return compiled
+
+
+def run_golden(golden: Path, model: ModelFolder, case: Case, output: Path, *options: str) -> dict[str, Any]:
+    """Run the golden frames through the command on a case's backend; what the run's summary says of inference."""
+    command = on_mlu if case.backend == "magicmind" else clipmux
+    where = ["--backend", case.backend, "--device", case.device]
+    done = command("run", *annotated(golden), "--model", model.path, "--output", output, *where, *options)
+    assert done.returncode == 0, done.stderr
+    assert "missing_000000_000010" in done.stderr  # in the annotations, not on disk: skipped, and said so
+    about = summary(output)
+    assert about["skipped"] == 1
+    assert (about["inference"]["backend"], about["inference"]["device"]) == (case.backend, case.device)
+    inference: dict[str, Any] = about["inference"]
+    return inference
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "case",
+    [Case("openvino", "float32"), Case("torch", "float32"), Case("magicmind", "force_float32", "mlu:0")],
+    ids=str,
+)
+def test_frames_give_the_references_results(
+    golden: Path, compiled: Compile, tmp_path: Path, case: Case, name: str
+) -> None:
+    about = run_golden(golden, compiled(case), case, tmp_path / "run", *OPTIONS[name])
+    assert_same(results(tmp_path / "run"), expected_results(golden, name), within=1e-5)
+    assert about["chosen"].startswith(f"{case.precision}, ")
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("avg", []),
-        ("noavg", ["--per-clip"]),
-        ("stride8", ["--stride", "8"]),
         ("avg", ["--workers", "1", "--max-batch", "3"]),
         ("noavg", ["--per-clip", "--workers", "5", "--max-batch", "1"]),
     ],
 )
-def test_frames_give_the_references_results(
+def test_so_does_a_folder_that_was_not_compiled(
     golden: Path, golden_model: Path, tmp_path: Path, name: str, options: list[str]
 ) -> None:
-    run = tmp_path / "run"
-    done = clipmux("run", *annotated(golden), "--model", golden_model, "--output", run, *options)
-    assert done.returncode == 0, done.stderr
-    assert_same(results(run), expected(golden, name), within=1e-5)
-    assert "missing_000000_000010" in done.stderr  # in the annotations, not on disk: skipped, and said so
-    assert summary(run)["skipped"] == 1
+    run_golden(golden, read_model(golden_model), Case("openvino", "float32"), tmp_path / "run", *options)
+    assert_same(results(tmp_path / "run"), expected_results(golden, name), within=1e-5)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("openvino", "bfloat16"),
+        Case("openvino", "float16"),
+        Case("torch", "bfloat16"),
+        Case("torch", "float16"),
+        Case("magicmind", "force_float16", "mlu:0"),
+    ],
+    ids=str,
+)
+def test_half_precision_is_near_the_references_results(
+    golden: Path, compiled: Compile, tmp_path: Path, case: Case
+) -> None:
+    """With every score written, one run has both what ``avg`` and what ``noavg`` is compared with."""
+    if case.backend == "openvino" and not openvino_has(case.precision):
+        pytest.skip(f"this CPU has no {case.precision} that OpenVINO could compute in")
+    every = ["--top-k", "700"]
+    about = run_golden(golden, compiled(case), case, tmp_path / "clips", "--per-clip", *every)
+    # torch rounds to a half precision that the CPU lacks; the other two compute in what was asked for.
+    assert re.match(f"{case.precision}( computed in float32 and rounded|, )", about["chosen"])
+    assert case.backend == "torch" or "rounded" not in about["chosen"]
+    run_golden(golden, compiled(case), case, tmp_path / "stride8", "--stride", "8", *every)
+    journal = lines(tmp_path / "clips" / "results.jsonl")
+    given = {
+        "avg": {video: [line] for video, line in journal.items()},
+        "noavg": {video: line["per_clip"] for video, line in journal.items()},
+        "stride8": {video: [line] for video, line in lines(tmp_path / "stride8" / "results.jsonl").items()},
+    }
+    tolerance = TOLERANCE[case.precision]
+    assert tolerance == 2e-2
+    differences = []
+    for name, videos in given.items():
+        expected = expected_results(golden, name)
+        assert videos.keys() == expected.keys()
+        for video, items in videos.items():
+            wanted = expected[video] if name == "noavg" else [{"result": expected[video]}]
+            for mine, theirs in zip(items, wanted, strict=True):
+                scores = {item["label"]: item["score"] for item in mine["result"]}
+                differences += [abs(scores[item["label"]] - item["score"]) for item in theirs["result"]]
+    print(f"{case}: largest difference {max(differences):.2g}")
+    assert 1e-5 < max(differences) <= tolerance  # nearer than that, it would have been float32
 
 
 def test_workers_batches_and_order_change_nothing(golden: Path, golden_model: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from cases import Case, Compile, compiling, openvino_has
 from emulated import magicmind
 from onnx import TensorProto, helper
 
 from clipmux.bench.videos import available_encodings, write_shape_videos
 from clipmux.build.architectures import Architecture, build
 from clipmux.build.calibration import CalibrationSet, draw_clips, normalised
-from clipmux.build.compile import compile_model, needs_calibration
+from clipmux.build.compile import needs_calibration
 from clipmux.build.export import NORMALISATIONS, export_checkpoint
 from clipmux.engine.backends import choose, open_backend
 from clipmux.engine.backends.base import HALF_AGREEMENT, QUANTISED_AGREEMENT, TOLERANCE, Backend
@@ -36,18 +36,6 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 BATCHES = (1, 2, 7, 8, 9, 33, 64)
 LABELS = tuple("abcdefg")
 CLIP = (8, 32, 32, 3)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A backend at a precision on a device."""
-
-    backend: str
-    precision: str
-    device: str = "cpu"
-
-    def __str__(self) -> str:
-        return f"{self.backend}-{self.precision}-{self.device}"
 
 
 CASES = [
@@ -126,31 +114,10 @@ def reference_scores(model: ModelFolder, clips: Clips) -> Floats:
     return softmax(np.concatenate([compiled([batch])[0] for batch in batches]))
 
 
-Compile = Callable[[Case], ModelFolder]
-
-
 @pytest.fixture(scope="session")
 def compiled(small: ModelFolder, clips: Clips, tmp_path_factory: pytest.TempPathFactory) -> Compile:
     """The small model for a case, compiled once."""
-    return _compiler(small, CalibrationSet(clips, []), tmp_path_factory.mktemp("compiled"))
-
-
-def _compiler(source: ModelFolder, calibration: CalibrationSet, folder: Path) -> Compile:
-    made: dict[tuple[str, str], ModelFolder] = {}
-
-    def compiled(case: Case) -> ModelFolder:
-        key = (case.backend, case.precision)
-        if key not in made:
-            made[key] = compile_model(
-                source.path,
-                folder / "-".join(key),
-                target=case.backend,
-                precision=case.precision,
-                calibration=calibration,
-            )
-        return made[key]
-
-    return compiled
+    return compiling(small, CalibrationSet(clips, []), tmp_path_factory.mktemp("compiled"))
 
 
 @contextlib.contextmanager
@@ -342,12 +309,11 @@ def test_null_gives_a_score_per_clip_and_keeps_its_pace(null_model: Path) -> Non
 
 
 def test_openvino_says_what_precision_it_really_uses(compiled: Compile) -> None:
-    able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    for precision, capability in (("bfloat16", "BF16"), ("float16", "FP16")):
+    for precision in ("bfloat16", "float16"):
         case = Case("openvino", precision)
+        used = precision if openvino_has(precision) else f"float32 ({precision} was asked for, which this CPU lacks)"
         with opened(compiled(case), case) as backend:
-            fell_back = f"float32 ({precision} was asked for, which this CPU lacks)"
-            assert backend.chosen.startswith(fell_back) == (capability not in able), backend.chosen
+            assert backend.chosen.startswith(f"{used}, "), backend.chosen
 
 
 def test_torch_rounds_to_half_precision_where_the_cpu_is_slow_at_it(compiled: Compile, clips: Clips) -> None:
@@ -403,7 +369,7 @@ def compiled_demo(tmp_path_factory: pytest.TempPathFactory) -> Compile:
     folder = tmp_path_factory.mktemp("demo")
     write_demo_videos(folder / "videos", seed=102)
     source = read_model(demo_folder())
-    return _compiler(source, draw_clips([str(folder / "videos")], source, clips=40), folder)
+    return compiling(source, draw_clips([str(folder / "videos")], source, clips=40), folder)
 
 
 @pytest.fixture(scope="session")
@@ -428,6 +394,8 @@ def test_best_labels_agree_on_held_out_videos(
     else:
         assert agreement >= (1.0 if "32" in case.precision else HALF_AGREEMENT)
         assert_close(given, demo_reference, case.precision)
+    if case.precision == "bfloat16" and (case.backend != "openvino" or openvino_has("bfloat16")):
+        assert np.abs(given - demo_reference).max() > 1e-3, "8 bits cannot be as near to float32 as that"
 
 
 # --- operators of ONNX in torch --------------------------------------------------------------------------------------
