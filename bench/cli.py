@@ -10,7 +10,7 @@ import typer
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
 
-from .speed import decode, end_to_end, inference
+from .speed import decode, end_to_end, inference, memory, sweep
 
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -112,3 +112,5 @@ def report(
 bench_app.command(short_help="The device alone, as mm_run measures it.")(inference)
 bench_app.command(short_help="Frames per second and core, with and without preprocessing.")(decode)
 bench_app.command("end-to-end", short_help="A real run beside what its stages cost alone.")(end_to_end)
+bench_app.command(short_help="Peak memory for a few videos and for many.")(memory)
+bench_app.command(short_help="Runs over a grid of workers, batches and precisions.")(sweep)

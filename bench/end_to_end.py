@@ -285,6 +285,9 @@ def run_videos_of(inputs: Sequence[str], folder: Path, *, count: int, kind: Kind
         raise UsageError(f"--videos is {count}: give how many videos a run has, or 0 for each given one once")
     if inputs:
         listed = list_videos(inputs, stdin=None).videos
+        for video in listed:
+            if not video.path.exists():
+                raise UsageError(f"there is no '{video.path}': a run to be measured needs videos that are there")
         count = count or len(listed)
     else:
         count = count or 48

@@ -358,7 +358,7 @@ def shown(entry: Figure | Ratio) -> str:
 def _heading(name: str, unit: str) -> str:
     words = name.replace("_per_s", "/s").replace("_", " ")
     shown_unit = {"1/s": "", "bytes": "MiB"}.get(unit, unit)
-    return f"{words}, {shown_unit}" if shown_unit else words
+    return words if shown_unit in ("", *words.split()) else f"{words}, {shown_unit}"
 
 
 def _scale(unit: str) -> float:

@@ -195,3 +195,79 @@ def configured(model: str, null_delay: str, preprocess: str, **options: Any) -> 
     if preprocess:
         options["preprocess"] = preprocess
     return EngineConfig(model=str(read_model(model).path.resolve()), null_delay_ms=parse_delay(null_delay), **options)
+
+
+@exits
+def memory(
+    model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "demo",
+    videos: Annotated[str, typer.Option(help="Videos of the runs that are compared, rising.")] = "50,1000",
+    frames: Annotated[int, typer.Option(help="Frames of each video.")] = 32,
+    workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
+    max_batch: Annotated[int, typer.Option(help="Clips in one device call at most.")] = 64,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
+    preprocess: Annotated[str, typer.Option(help="Way to pixels; a run's own default unless given.")] = "",
+    repeats: Repeats = REPEATED,
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """Peak memory of all processes together for 50 and for 1,000 short videos, and the ratio.
+
+    Example: clipmux bench memory --model model --backend null
+    """
+    from .memory import memory as measure
+
+    check_outputs(repeats, json, html)
+    options = {"workers": workers, "max_batch": max_batch, "backend": backend, "device": device}
+    measurement = measure(
+        configured(model, null_delay, preprocess, **options),
+        counts=numbers(videos, "--videos"),
+        frames=frames,
+        repeats=repeats,
+        console=wide_console(),
+    )
+    keep(measurement, json, html)
+
+
+@exits
+def sweep(
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[VIDEOS…]", help="As 'clipmux run' takes them; else made ones.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Model folder; repeat it for several precisions.")] = None,
+    workers: Annotated[str, typer.Option(help="Numbers of decoder processes, with commas.")] = "1,2,4",
+    batch: Annotated[str, typer.Option(help="Largest batches, with commas.")] = "1,8,32",
+    videos: Annotated[int, typer.Option(help="Videos of a run; given ones are taken again. 0: each once.")] = 0,
+    kind: Annotated[str, typer.Option(help="Made videos: encoding and size.")] = "h264-mp4:340x256",
+    frames: Annotated[int, typer.Option(help="Frames of each made video.")] = 96,
+    stride: Annotated[int, typer.Option(help="Frames from one clip's start to the next's.")] = 16,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
+    preprocess: Annotated[str, typer.Option(help="Way to pixels; a run's own default unless given.")] = "",
+    repeats: Repeats = REPEATED,
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """Short runs over a grid of workers × batch × precision.
+
+    Example: clipmux bench sweep --model model --model model-int8 --workers 1,2 --batch 4,8,16 --html sweep.html
+    """
+    from .natural import parse_kinds
+    from .sweep import sweep as measure
+
+    check_outputs(repeats, json, html)
+    options = {"stride": stride, "backend": backend, "device": device}
+    measurement = measure(
+        inputs or [],
+        [configured(folder, null_delay, preprocess, **options) for folder in model or ["demo"]],
+        workers=numbers(workers, "--workers"),
+        batches=numbers(batch, "--batch"),
+        count=videos,
+        kind=parse_kinds(kind)[0],
+        frames=frames,
+        repeats=repeats,
+        console=wide_console(),
+    )
+    keep(measurement, json, html)

@@ -148,6 +148,26 @@ def test_a_run_that_was_over_at_once_has_no_curves() -> None:
     assert growth.series(10.0) == {}
 
 
+def test_memory_of_few_videos_and_of_many(null_model: Path, tmp_path: Path) -> None:
+    options = ["--model", null_model, "--backend", "null", "--videos", "2,5", "--frames", 20]
+    measured = bench("memory", *options, json_file=tmp_path / "out.json")
+    few, many = measured("peak_memory", videos=2), measured("peak_memory", videos=5)
+    assert measured("memory_growth", videos=5) == pytest.approx(many / few)
+    assert (measured("clips", videos=2), measured("clips", videos=5)) == (4, 10)
+
+
+def test_a_sweep_has_every_point_of_its_grid(null_model: Path, tmp_path: Path) -> None:
+    grid = ["--model", null_model, "--backend", "null", "--workers", "1,2", "--batch", "2"]
+    measured = bench(
+        "sweep", *grid, "--videos", 3, "--frames", 20, "--kind", "h264-mp4:64x48", json_file=tmp_path / "out.json"
+    )
+    for workers in (1, 2):
+        at = {"workers": workers, "batch": 2}
+        assert measured("clips", **at) == 3 * 2
+        assert measured("clips_per_s", **at) == pytest.approx(6 / measured("steady", **at))
+        assert measured("batch_fill", **at) == pytest.approx(measured("mean_batch", **at) / 2)
+
+
 def test_it_also_runs_as_a_module(null_model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clipmux.bench", "inference", null_model, "--backend", "null", "--iterations", "2"]
     done = subprocess.run(
@@ -163,6 +183,10 @@ def test_it_also_runs_as_a_module(null_model: Path, tmp_path: Path) -> None:
         (["inference", "demo", "--repeats", 0], "--repeats is 0"),
         (["inference", "demo", "--backend", "tpu"], "there is no backend 'tpu'"),
         (["inference", "demo", "--batch", "1,x"], "--batch is '1,x'"),
+        (["memory", "--videos", "50,20"], "--videos is 50,20"),
+        (["sweep", "--workers", "0,1"], "--workers has 0"),
+        (["end-to-end", "--null-delay", "1"], "--null-delay is '1'"),
+        (["end-to-end", "nowhere.mp4", "--backend", "null"], "'nowhere.mp4'"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(args: list[object], says: str) -> None:

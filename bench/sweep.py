@@ -1,0 +1,79 @@
+"""Short runs over a grid of worker counts, batch sizes and models (one per precision)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from clipmux.engine.backends import choose
+from clipmux.engine.config import EngineConfig
+from clipmux.engine.errors import UsageError
+from clipmux.engine.model import read_model
+
+from .end_to_end import add_runs, one_run, point, run_videos_of
+from .measure import Measurement, alternate, figures_table, say_load
+from .natural import Kind
+
+
+def sweep(
+    inputs: Sequence[str],
+    configs: Sequence[EngineConfig],
+    *,
+    workers: Sequence[int],
+    batches: Sequence[int],
+    count: int = 0,
+    kind: Kind,
+    frames: int,
+    repeats: int,
+    console: Console,
+) -> Measurement:
+    """Measure a run at every point of the grid, and print clips per second.
+
+    Args:
+        inputs: videos as ``clipmux run`` takes them; none for made ones.
+        configs: one per model.
+        workers: decoder processes.
+        batches: clips in one device call at most.
+        count: how many videos a run has; 0 for each given one once (48 made ones).
+        kind: of made videos.
+        frames: of each made video.
+        repeats: runs of everything.
+        console: where to print.
+
+    Raises:
+        UsageError: an input, a model or a point that cannot be.
+        ClipmuxError: a run failed.
+    """
+    if min(workers) < 1:
+        raise UsageError(f"--workers has {min(workers)}: a sweep names how many, 1 or more each")
+    models = [read_model(config.model) for config in configs]
+    grid = {}
+    for (config, model), processes, batch in itertools.product(
+        zip(configs, models, strict=True), dict.fromkeys(workers), dict.fromkeys(batches)
+    ):
+        there = dataclasses.replace(config, workers=processes, max_batch=batch)
+        grid[f"{model.path}: {processes} workers, batch {batch}"] = (model, there)
+    backend = choose(configs[0].backend, configs[0].device, models[0].target)
+    measurement = Measurement("sweep", models[0], {"backend": backend, "device": configs[0].device})
+    say_load(measurement, console)
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
+        videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
+        ways = {name: partial(one_run, config, videos) for name, (_, config) in grid.items()}
+        runs = alternate(ways, repeats, say=status.update)
+    for name, (model, config) in grid.items():
+        at = {**point(model, config), "workers": config.workers, "batch": config.max_batch}
+        add_runs(measurement, runs[name], at)
+    console.print(figures_table(measurement, "clips_per_s", "batch_fill", "device_busy", "latency_p50", "peak_memory"))
+    best = max((figure for figure in measurement.figures if figure.name == "clips_per_s"), key=lambda each: each.median)
+    console.print(
+        f"fastest: {best.at['precision']}, {best.at['workers']} workers, batches of up to {best.at['batch']}, "
+        f"{best.median:.1f} clips/s",
+        highlight=False,
+    )
+    return measurement
