@@ -20,12 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from clipmux.engine import config
 from clipmux.engine.errors import UsageError
 from clipmux.workers.decode import Frame, decode
 from clipmux.workers.sources import Video, list_videos
 
 from .measure import Figure, Measurement, alternate, figures_table, say_load
 from .natural import Kind, write_natural_videos
+
+PREPROCESSES: tuple[str, ...] = getattr(config, "PREPROCESSES", ("exact",))
 
 ALONE = "none"
 """The name of decoding without preprocessing."""
@@ -64,7 +67,7 @@ def decoding(
 
     Args:
         inputs: as ``clipmux run`` takes them; none for made ones.
-        preprocess: names of ways to preprocess, besides decoding alone.
+        preprocess: names of ways to preprocess, besides decoding alone; all unless given.
         size: rows and columns that they make.
         kinds: of made videos.
         frames: of each made video.
@@ -77,7 +80,7 @@ def decoding(
         UsageError: an input or a way that cannot be.
         VideoError: a video that cannot be decoded.
     """
-    ways = {name: open_preprocess(name, *size) for name in preprocess if name != ALONE}
+    ways = {name: open_preprocess(name, *size) for name in preprocess or sorted(PREPROCESSES)}
     if difference and len(ways) < 2:
         raise UsageError("--difference needs two ways: give --preprocess exact,fast")
     if not seconds > 0:
@@ -99,7 +102,13 @@ def decoding(
 
 
 def open_preprocess(name: str, height: int, width: int) -> Preprocess:
-    """The way from a frame to pixels that a run would use under that name."""
+    """The way from a frame to pixels that a run would use under that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in PREPROCESSES:
+        raise UsageError(f"there is no way to preprocess called '{name}': one of {', '.join(PREPROCESSES)}")
     ways = importlib.import_module("clipmux.workers.preprocess")
     opener: Any = getattr(ways, "open_preprocess", lambda _, *size: ways.Exact(*size))
     opened: Preprocess = opener(name, height, width)

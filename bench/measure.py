@@ -323,8 +323,8 @@ def points_table(measurement: Measurement, *names: str) -> Table:
     every: list[Figure | Ratio] = [*measurement.figures, *measurement.ratios]
     entries = [entry for entry in every if entry.name in names]
     axes, same = _axes(entries)
-    table = Table("", title=same or None, title_justify="left")
     points = list(dict.fromkeys(tuple(str(entry.at.get(axis, "")) for axis in axes) for entry in entries))
+    table = Table("", title=same or None, title_justify="left", show_header=len(points) > 1)
     for point in points:
         table.add_column(" ".join(point), justify="right")
     cells = {(entry.name, tuple(str(entry.at.get(axis, "")) for axis in axes)): entry for entry in entries}

@@ -100,7 +100,7 @@ def decode(
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="[VIDEOS…]", help="As 'clipmux run' takes them; else made ones.")
     ] = None,
-    preprocess: Annotated[str, typer.Option(help="Ways to pixels, with commas between.")] = "exact,fast",
+    preprocess: Annotated[str, typer.Option(help="Ways to pixels, with commas between; all unless given.")] = "",
     kinds: Annotated[
         str, typer.Option(help="Made videos: h264, all, or the like of h264-mp4:340x256,vp9-webm:640x360.")
     ] = "all",

@@ -184,6 +184,7 @@ def test_it_also_runs_as_a_module(null_model: Path, tmp_path: Path) -> None:
         (["inference", "demo", "--backend", "tpu"], "there is no backend 'tpu'"),
         (["inference", "demo", "--batch", "1,x"], "--batch is '1,x'"),
         (["memory", "--videos", "50,20"], "--videos is 50,20"),
+        (["decode", "--preprocess", "blurred"], "called 'blurred'"),
         (["sweep", "--workers", "0,1"], "--workers has 0"),
         (["end-to-end", "--null-delay", "1"], "--null-delay is '1'"),
         (["end-to-end", "nowhere.mp4", "--backend", "null"], "'nowhere.mp4'"),
