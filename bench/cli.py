@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 @bench_app.callback()
 def bench() -> None:
     """Measure."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C: in order, with nothing left behind
 
 
 @bench_app.command(short_help="What each precision costs in accuracy.")

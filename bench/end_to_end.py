@@ -154,8 +154,9 @@ def one_run(config: EngineConfig, videos: Sequence[Video], *, memory_every_s: fl
                 cpu = cpu_seconds() - cpu
                 memory.look()
                 figures = [*supervisor.stop(), ("supervisor", Stages().figures())]
-        finally:
-            supervisor.stop()
+        except BaseException:
+            supervisor.kill()  # nothing of it is kept
+            raise
         wall = time.monotonic() - began
         progress = supervisor.progress
         summary = summarise(
@@ -388,6 +389,11 @@ def _add_difference(
 
 def _show(measurement: Measurement, console: Console, baselines: bool) -> None:
     console.print(points_table(measurement, *SHOWN))
+    failed = max(figure.most for figure in measurement.figures if figure.name == "failed_videos")
+    if failed:
+        console.print(
+            f"warning: {failed:g} videos failed; see with 'clipmux run' why, and leave them out", style="yellow"
+        )
     if baselines:
         console.print(
             figures_table(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from command import clipmux
+from command import clipmux, started
 
 from clipmux.bench.decoding import Differences
 from clipmux.bench.inference import Until, check_batches
@@ -119,6 +122,23 @@ def test_end_to_end_beside_its_stages_alone(tmp_path: Path) -> None:
     assert measured("other_labels", baseline="dataloader") == 0
     assert measured("score_difference", baseline="dataloader") <= 1e-4
     assert "peak memory is the PSS of all processes together" in measured.printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_benchmark_that_is_stopped_leaves_nothing_behind(null_model: Path, number: int) -> None:
+    """What it would leave (processes, sockets, made videos) is looked for after every test of this folder."""
+    options = ["--backend", "null", "--null-delay", "0+50", "--frames", 160, "--kind", "h264-mp4:64x48"]
+    process = started("bench", "sweep", "--model", null_model, *options)
+    while process.poll() is None and not has_inference(process.pid):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, complained = process.communicate(timeout=60)
+    assert process.returncode == 130, complained
+    assert complained.strip().endswith("clipmux: interrupted")
+
+
+def has_inference(pid: int) -> bool:
+    return any("inference-1" in child.cmdline() for child in psutil.Process(pid).children())
 
 
 def test_of_an_accelerator_the_ideal_is_the_slower_stage() -> None:
