@@ -5,9 +5,11 @@ The network takes uint8 ``[N, T, H, W, C]`` and normalises it on the device, unl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from clipmux.engine.backends.magicmind_api import Calibration, MagicMind, saying
 from clipmux.engine.errors import ClipmuxError, ModelError, UsageError
 from clipmux.engine.model import ModelFolder, file_sha256
 
+from . import onnx_edits
 from .calibration import CalibrationSet
 from .magicmind_options import MagicMindOptions
 
@@ -60,7 +63,7 @@ def compile_for(
     chosen = MagicMindOptions.of(precision, options)
     settings = chosen.settings(model)
     magicmind = MagicMind()
-    network = _parse(magicmind, model, chosen)
+    network = _parse(magicmind, model, chosen, staging)
     with saying(UsageError, "MagicMind refuses the build configuration", "look at --arch, --cluster and --config"):
         config = magicmind.config(settings)
     if calibration is not None:
@@ -93,16 +96,39 @@ def compile_for(
     return compiled
 
 
-def _parse(magicmind: MagicMind, model: ModelFolder, chosen: MagicMindOptions) -> Any:
+def _parse(magicmind: MagicMind, model: ModelFolder, chosen: MagicMindOptions, staging: Path) -> Any:
     """The network, with its shape set."""
     path = chosen.pytorch_pt or model.network_path
     remedy = "give TorchScript of it with --pytorch-pt" if chosen.pytorch_pt is None else "leave out --pytorch-pt"
-    with saying(ModelError, f"MagicMind cannot read '{path}'", remedy):
-        network = magicmind.parse_script(path) if chosen.pytorch_pt else magicmind.parse_onnx(path)
+    if chosen.pytorch_pt is None and importlib.util.find_spec("onnx") is None:
+        remedy = f"install onnx, so that 3-D pools in it can be rewritten (pip install 'clipmux[torch]'), or {remedy}"
+    with saying(ModelError, f"MagicMind cannot read '{path}'", remedy), _for_parser(path, model, staging) as file:
+        network = magicmind.parse_script(file) if chosen.pytorch_pt else magicmind.parse_onnx(file)
         if (ends := magicmind.ends(network)) != (1, 1):
             raise ModelError(f"'{path}' has {ends[0]} inputs and {ends[1]} outputs: one of each is needed")
         magicmind.set_shape(network, [chosen.batch, *input_shape(model, model.layout)])
     return network
+
+
+@contextlib.contextmanager
+def _for_parser(path: Path, model: ModelFolder, staging: Path) -> Iterator[Path]:
+    """The file, or in its place an equal one without 3-D global pools, which the parser is not known to take [I].
+
+    Networks from ``build export`` have none, so onnx is not needed for them.
+    """
+    if path != model.network_path or model.layout != "NCDHW" or importlib.util.find_spec("onnx") is None:
+        yield path
+        return
+    network = onnx_edits.load(path, "compiling for MagicMind")
+    if not onnx_edits.flatten_global_pools(network, input_shape(model, model.layout)):
+        yield path
+        return
+    edited = staging / "flattened.onnx"
+    onnx_edits.save(network, edited)
+    try:
+        yield edited
+    finally:
+        edited.unlink()
 
 
 def _calibrate(

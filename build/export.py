@@ -22,6 +22,7 @@ import numpy.typing as npt
 from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ModelFolder, read_labels, read_model, write_model
 
+from . import onnx_edits
 from .architectures import CHANNELS
 from .recognise import Overrides
 from .staging import check_free, new_content
@@ -234,6 +235,9 @@ def _write_onnx(network: ResNet, shape: tuple[int, ...], path: Path) -> None:
                 f"torch could not export a {network.architecture.name} for clips {list(shape)} ({first_line[:120]}): "
                 "free some memory and disk space"
             ) from None
+    written = onnx_edits.load(path, "exporting")
+    if onnx_edits.fold_constants(written):
+        onnx_edits.save(written, path)
 
 
 def _check_interface(path: Path, shape: tuple[int, ...], classes: int) -> None:

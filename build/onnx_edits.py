@@ -1,14 +1,18 @@
-"""The two changes that a foreign ONNX file may need: a batch that is free, and logits in place of a softmax.
+"""The changes that an ONNX file may need before somebody can use it.
 
-Both change a graph by its pattern alone; whether the changed network still answers as the old one did is for the caller
-to check, by running both.
+A foreign one: a batch that is free, and logits in place of a softmax. A strict parser: constants as numbers, and 2-D
+pools in place of 3-D ones. All change a graph by its pattern alone; whether the changed network still answers as the
+old one did is for the caller to check, by running both.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from clipmux.engine.errors import ModelError, UsageError
 
@@ -71,10 +75,7 @@ def free_batch(model: Any) -> None:
         if dims := _dims(end):
             dims[0].dim_param = BATCH
     del model.graph.value_info[:]  # intermediate shapes, as they were with the old batch
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            constants[node.output[0]] = node.attribute[0].t
+    constants = _constants(model)
     for number, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
@@ -110,6 +111,122 @@ def drop_softmax(model: Any) -> bool:
                     other.input[place] = before
     model.graph.node.remove(node)
     return True
+
+
+def fold_constants(model: Any) -> bool:
+    """Put numbers in the place of nodes that compute them from constants alone, in place; False if there are none.
+
+    torch writes the padding of a shortcut of type A as eight nodes around two constants.
+    """
+    import onnx
+    from onnx import numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    graph = model.graph
+    known = {tensor.name for tensor in graph.initializer}
+    folded: list[Any] = []
+    for node in graph.node:  # in the order they run, as ONNX has it
+        if node.op_type == "Constant" or all(name in known for name in node.input if name):
+            folded.append(node)
+            known.update(node.output)
+    if all(node.op_type == "Constant" for node in folded):
+        return False
+    kept = [node for node in graph.node if node not in folded]
+    needed = {name for node in kept for name in node.input} | {value.name for value in graph.output}
+    outputs = [name for node in folded for name in node.output if name in needed]
+    read = {name for node in folded for name in node.input}
+    alone = onnx.helper.make_graph(
+        folded,
+        "constants",
+        [],
+        [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
+        [tensor for tensor in graph.initializer if tensor.name in read],
+    )
+    evaluator = ReferenceEvaluator(onnx.helper.make_model(alone, opset_imports=model.opset_import))
+    for name, value in zip(outputs, evaluator.run(None, {}), strict=True):
+        graph.initializer.append(numpy_helper.from_array(value, name))
+    del graph.node[:]
+    graph.node.extend(kept)
+    return True
+
+
+def flatten_global_pools(model: Any, clip: Sequence[int]) -> int:
+    """Make 3-D pools over all of time and space 2-D ones over ``[T, H·W]``, in place; how many there were.
+
+    A mean over ``[n, c, t, h, w]`` is one over ``[n, c, t, h·w]``. Taken for such a pool are GlobalAveragePool,
+    ReduceMean over the last three axes, and AveragePool with a kernel as large as its input; one whose input's sizes
+    cannot be told is left as it is.
+
+    Args:
+        model: of a network in the layout ``NCDHW``.
+        clip: the shape of its input without the batch.
+    """
+    import onnx
+
+    described = onnx.ModelProto()
+    described.CopyFrom(model)
+    (given,) = inputs(described)
+    for dim, length in zip(_dims(given)[1:], clip, strict=True):
+        dim.dim_value = length
+    del described.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(described, data_prop=True).graph
+    shapes = {value.name: [dim.dim_value for dim in _dims(value)] for value in (*inferred.value_info, *inferred.input)}
+    constants = _constants(model)
+    nodes: list[Any] = []
+    count = 0
+    for node in model.graph.node:
+        shape = shapes.get(node.input[0], []) if node.input else []
+        if len(shape) != 5 or not all(shape[1:]) or not _is_global_mean(node, shape, constants):
+            nodes.append(node)
+            continue
+        nodes.extend(_flat_pool(model, node, shape, f"clipmux_pool_{count}"))
+        count += 1
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return count
+
+
+def _is_global_mean(node: Any, shape: Sequence[int], constants: Mapping[str, Any]) -> bool:
+    """Whether a node takes the mean over the last three of five axes."""
+    from onnx import helper, numpy_helper
+
+    options = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type == "GlobalAveragePool":
+        return True
+    if node.op_type == "AveragePool":
+        return list(options["kernel_shape"]) == list(shape[2:]) and not any(options.get("pads", ()))
+    if node.op_type == "ReduceMean":
+        axes = options.get("axes", ())
+        if len(node.input) > 1 and node.input[1] in constants:
+            axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
+        return sorted(axis % 5 for axis in axes) == [2, 3, 4]
+    return False
+
+
+def _flat_pool(model: Any, node: Any, shape: Sequence[int], name: str) -> list[Any]:
+    """Nodes that give what ``node``, a mean over all of time and space, gives: the batch stays free."""
+    from onnx import helper, numpy_helper
+
+    channels, frames, height, width = shape[1:]
+    keeps = all(attribute.i for attribute in node.attribute if attribute.name == "keepdims")
+    before, after = [-1, channels, frames, height * width], [-1, channels, *([1, 1, 1] if keeps else [])]
+    for which, sizes in (("before", before), ("after", after)):
+        constant = numpy_helper.from_array(np.array(sizes, np.int64), f"{name}_{which}")
+        model.graph.initializer.append(constant)
+    return [
+        helper.make_node("Reshape", [node.input[0], f"{name}_before"], [f"{name}_flat"], name=f"{name}_flatten"),
+        helper.make_node("GlobalAveragePool", [f"{name}_flat"], [f"{name}_mean"], name=name),
+        helper.make_node("Reshape", [f"{name}_mean", f"{name}_after"], list(node.output), name=f"{name}_restore"),
+    ]
+
+
+def _constants(model: Any) -> dict[str, Any]:
+    """Constants by name, as ``TensorProto``: initializers and the tensors of Constant nodes."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    return constants
 
 
 def inputs(model: Any) -> list[Any]:

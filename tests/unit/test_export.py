@@ -132,6 +132,19 @@ def test_network_is_of_plain_operations_with_a_free_batch(checkpoint: Path, labe
     assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == ["n", 5]
 
 
+@pytest.mark.parametrize("depth", [18, 50])
+def test_padding_of_a_shortcut_is_a_constant(depth: int, labels: Path, tmp_path: Path) -> None:
+    path = save(tmp_path / "weights.pth", dataclasses.replace(SMALL, depth=depth, shortcut="A"))
+    network = onnx.load(str(export_checkpoint(path, labels, tmp_path / "model", frames=8, size=48).network_path))
+    onnx.checker.check_model(network)
+    kinds = {node.op_type for node in network.graph.node}
+    pads = [node for node in network.graph.node if node.op_type == "Pad"]
+    assert len(pads) == (3 if depth == 18 else 4)
+    assert not kinds & {"Constant", "ConstantOfShape", "Concat", "Slice", "Transpose", "Cast"}
+    constants = {tensor.name for tensor in network.graph.initializer}
+    assert all({*node.input[1:]} - {""} <= constants for node in pads)
+
+
 def test_folder_says_all_and_nothing_of_this_machine(checkpoint: Path, labels: Path, tmp_path: Path) -> None:
     model = export_checkpoint(checkpoint, labels, tmp_path / "new" / "model", frames=8, size=32)
     assert model == read_model(tmp_path / "new" / "model")

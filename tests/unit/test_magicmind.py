@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from emulated import EMULATOR, magicmind
@@ -22,6 +23,7 @@ from clipmux.build.calibration import CalibrationSet
 from clipmux.build.compile import PRECISIONS, compile_model
 from clipmux.build.compile_magicmind import check
 from clipmux.build.magicmind_options import MagicMindOptions
+from clipmux.build.onnx_edits import flatten_global_pools
 from clipmux.engine.backends import choose, open_backend
 from clipmux.engine.backends.base import Backend
 from clipmux.engine.device import Device
@@ -415,7 +417,13 @@ def test_network_that_magicmind_does_not_take(source: Path, tmp_path: Path) -> N
     shutil.copytree(source, other)
     (other / "model.onnx").write_bytes(b"no network")
     write_model(read_model(other))
-    with pytest.raises(ModelError, match=r"cannot read '.*model.onnx' \(MagicMind's parse failed: "):
+    with pytest.raises(ModelError, match=r"model.onnx' cannot be read as ONNX \("):
+        compiled(other, tmp_path / "model")
+    network = onnx.load(str(source / "model.onnx"))
+    next(node for node in network.graph.node if node.op_type == "Relu").op_type = "Unheard"
+    onnx.save(network, str(other / "model.onnx"))
+    write_model(read_model(other))
+    with pytest.raises(ModelError, match=r"cannot read '.*model.onnx' \(MagicMind's parse failed: .*Unheard"):
         compiled(other, tmp_path / "model")
 
     (other / "model.onnx").write_bytes((source / "model.onnx").read_bytes())
@@ -425,6 +433,60 @@ def test_network_that_magicmind_does_not_take(source: Path, tmp_path: Path) -> N
     with pytest.raises(ModelError, match=r"gives float32 \[-1, 10\] where its model.json describes float32 \[-1, 3\]"):
         compiled(other, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+class Pooled(nn.Module):
+    """Ends as imported networks do, by a 3-D pool over all of time and space in one of three forms."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(3, 8, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+        self.squeeze, self.excite = nn.Conv3d(8, 4, 1), nn.Conv3d(4, 8, 1)  # X3D pools inside its blocks too
+        self.fc = nn.Linear(8, len(LABELS))
+        self.form = form
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        if self.form == "global":
+            return nn.functional.adaptive_avg_pool3d(x, 1)
+        if self.form == "mean":
+            return x.mean((2, -2, -1), keepdim=True)
+        return nn.functional.avg_pool3d(x, (CLIP[0], 8, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        x = x * torch.sigmoid(self.excite(torch.relu(self.squeeze(self.pool(x)))))
+        if self.form == "mean":
+            return self.fc(x.mean((2, 3, 4)))
+        return self.fc(self.pool(x).flatten(1))
+
+
+@pytest.mark.parametrize("form", ["global", "mean", "average"])
+def test_pools_over_time_and_space_are_flattened_for_the_parser(form: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = Pooled(form).eval().requires_grad_(False)
+    (tmp_path / "source").mkdir()
+    folder = exported(net, tmp_path / "source")
+    network = onnx.load(str(folder / "model.onnx"))
+    assert flatten_global_pools(network, (3, *CLIP[:3])) == 2
+    assert [node.op_type for node in network.graph.node].count("GlobalAveragePool") == 2
+    onnx.checker.check_model(network)
+    assert flatten_global_pools(network, (3, *CLIP[:3])) == 0  # those it has now are 2-D
+    model = compiled(folder, tmp_path / "model")
+    assert sorted(path.name for path in model.path.iterdir()) == ["model.json", "model.magicmind"]
+    clips = pixels(5)
+    assert difference(inferred(model, clips)[0], answers(net, clips)) <= 1e-5
+
+
+def test_pools_over_a_part_are_left_alone(tmp_path: Path) -> None:
+    class Parts(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.avg_pool3d(x, (CLIP[0], 8, 8))
+            return x.mean((3, 4)).mean((1, 2), keepdim=True)
+
+    network = onnx.load(str(exported(Parts(), tmp_path) / "model.onnx"))
+    before = network.SerializeToString()
+    assert flatten_global_pools(network, (3, *CLIP[:3])) == 0
+    assert network.SerializeToString() == before
 
 
 # Opening
