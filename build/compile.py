@@ -14,22 +14,12 @@ from typing import Any, Protocol, cast
 
 from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder, file_sha256, read_model, write_model
+from clipmux.engine.model import PRECISIONS as KNOWN_PRECISIONS
 
 from .calibration import CalibrationSet
 from .staging import check_free, new_content
 
-PRECISIONS: dict[str, tuple[str, ...]] = {
-    "openvino": ("float32", "bfloat16", "float16", "int8"),
-    "torch": ("float32", "bfloat16", "float16"),
-    "magicmind": (
-        "force_float32",
-        "force_float16",
-        "qint8_mixed_float16",
-        "qint8_mixed_float32",
-        "qint16_mixed_float16",
-        "qint16_mixed_float32",
-    ),
-}
+PRECISIONS = {target: precisions for target, precisions in KNOWN_PRECISIONS.items() if target != ANY_TARGET}
 """The targets that a model can be compiled for, and the precisions of each, in its own words."""
 
 

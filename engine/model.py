@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from dataclasses import dataclass, field
@@ -25,22 +26,21 @@ DEMO = "demo"
 LAYOUTS = ("NCDHW", "NDHWC")
 
 ANY_TARGET = "onnx"
-TARGETS = (ANY_TARGET, "openvino", "torch", "magicmind")
-"""What a network is for: whoever reads float32 ONNX (OpenVINO, torch), or the one backend it was compiled for."""
-
-PRECISIONS = (
-    "float32",
-    "bfloat16",
-    "float16",
-    "int8",
-    "force_float32",
-    "force_float16",
-    "qint8_mixed_float16",
-    "qint8_mixed_float32",
-    "qint16_mixed_float16",
-    "qint16_mixed_float32",
-)
-"""Precisions of OpenVINO and torch in their own words, then MagicMind's in its."""
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    ANY_TARGET: ("float32",),
+    "openvino": ("float32", "bfloat16", "float16", "int8"),
+    "torch": ("float32", "bfloat16", "float16"),
+    "magicmind": (
+        "force_float32",
+        "force_float16",
+        "qint8_mixed_float16",
+        "qint8_mixed_float32",
+        "qint16_mixed_float16",
+        "qint16_mixed_float32",
+    ),
+}
+"""What a network is for, whoever reads float32 ONNX (OpenVINO, torch) or the one backend it was compiled for, and at
+which precisions, in that target's own words."""
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,9 @@ def _from_json(path: Path, content: object) -> ModelFolder:
     std = triple(content["std"], "std")
     need(min(std) > 0, f"has std {content['std']!r}, which must be above 0")
     target, precision = content.get("target", ANY_TARGET), content.get("precision", "float32")
-    need(target in TARGETS, f"has target {target!r}, one of {', '.join(TARGETS)} belongs there")
-    need(precision in PRECISIONS, f"has precision {precision!r}, one of {', '.join(PRECISIONS)} belongs there")
+    need(target in list(PRECISIONS), f"has target {target!r}, one of {', '.join(PRECISIONS)} belongs there")
+    known = list(dict.fromkeys(itertools.chain(*PRECISIONS.values())))
+    need(precision in known, f"has precision {precision!r}, one of {', '.join(known)} belongs there")
     free = {key: content.get(key, {}) for key in ("compiled", "provenance")}
     for key, value in free.items():
         need(isinstance(value, dict), f"has {key} {value!r} where an object belongs")
