@@ -13,7 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from .mm_run import add_figures as add_mm_run
 
 PERCENTS = (50, 90, 95, 99)
 SEED = 0
+
+EAGER = "torch-eager"
+"""A name besides the backends': the network as a plain PyTorch program has it, to compare with (see eager.py)."""
 
 PHASES = {"host_to_device": "H2D", "compute": "Compute", "device_to_host": "D2H"}
 """Steps of a call that some backends can tell apart, and mm_run's words for them."""
@@ -150,7 +153,10 @@ def inference(
     ways: list[Way] = []
     try:
         for model, name in pairs:
-            ways.append(open_way(model, name, device=device, max_batch=max(batches) or MAX_BATCH))
+            way = open_way(model, name, device=device, max_batch=max(batches) or MAX_BATCH)
+            if any(way.at == other.at for other in ways):  # two networks of one name: their folders tell them apart
+                way = replace(way, at={**way.at, "model": str(model.path)})
+            ways.append(way)
             console.print(f"{ways[-1].name}: {ways[-1].backend.chosen}", highlight=False, soft_wrap=True)
         assert measurement.model is not None  # noqa: S101  (said again for the type checker)
         measurement.model.update(backend=ways[0].backend.name, device=device, chosen=ways[0].backend.chosen)
@@ -176,7 +182,7 @@ def pair(models: Sequence[str], backends: Sequence[str], device: str) -> list[tu
         model = read_model(folder)
         fitting = [name for name in backends if model.target in (ANY_TARGET, name) or name in ("auto", "null")]
         for name in fitting or backends:  # with none that fits, choosing one says why not
-            pairs[model.path, choose(name, device, model.target)] = model
+            pairs[model.path, name if name == EAGER else choose(name, device, model.target)] = model
     return [(model, name) for (_, name), model in pairs.items()]
 
 
@@ -194,7 +200,13 @@ def check_batches(batches: Sequence[int]) -> None:
 
 def open_way(model: ModelFolder, backend: str, *, device: str, max_batch: int) -> Way:
     """Open a model on a backend, with all runners."""
-    opened = open_backend(backend, model, device=device, max_batch=max_batch, null_delay_ms=(0.0, 0.0))
+    opened: Backend
+    if backend == EAGER:
+        from .eager import EagerBackend
+
+        opened = EagerBackend(model, device=device, max_batch=max_batch)
+    else:
+        opened = open_backend(backend, model, device=device, max_batch=max_batch, null_delay_ms=(0.0, 0.0))
     try:
         runners = tuple(opened.open_runner() for _ in range(opened.runners))
     except ClipmuxError:

@@ -34,7 +34,7 @@ def inference(
     iterations: Annotated[int, typer.Option(help="Calls in each phase, in place of --duration.")] = 0,
     duration: Annotated[float, typer.Option(help="Seconds of each phase.")] = 2.0,
     warmup: Annotated[int, typer.Option(help="Calls of each runner that do not count.")] = 1,
-    backend: Annotated[str, typer.Option(help="One or more, with commas: auto, openvino, torch, magicmind.")] = "auto",
+    backend: Annotated[str, typer.Option(help="With commas: auto, openvino, torch, magicmind, torch-eager.")] = "auto",
     device: Device = "cpu",
     scenario: Annotated[str, typer.Option(help="In place of batches: offline, server or single-stream.")] = "",
     qps: Annotated[float, typer.Option(help="server: clips per second; the largest is searched unless given.")] = 0.0,
@@ -55,7 +55,7 @@ def inference(
 
       clipmux bench inference model model-int8 --batch 8,64 --json inference.json
 
-      clipmux bench inference model --backend openvino,torch --batch 8
+      clipmux bench inference model --backend torch-eager,torch,openvino --batch 8
 
       clipmux bench inference model --scenario server --latency-bound-ms 500
 

@@ -17,12 +17,13 @@ import pytest
 from command import clipmux, started
 
 from clipmux.bench.decoding import Differences
-from clipmux.bench.inference import Until, check_batches
+from clipmux.bench.inference import EAGER, Until, check_batches, noise_batch, open_way
 from clipmux.bench.natural import Footage, parse_kinds
 from clipmux.bench.scenarios import Load
 from clipmux.bench.stages import Cost, ideal
 from clipmux.bench.watch import Growth
 from clipmux.engine.errors import UsageError
+from clipmux.engine.model import read_model
 
 
 def bench(*args: object, json_file: Path) -> Measured:
@@ -51,20 +52,20 @@ class Measured:
 
 
 def test_inference_of_two_backends_side_by_side(tmp_path: Path) -> None:
-    options = ["--batch", "1,4", "--iterations", 3, "--backend", "openvino,torch"]
+    options = ["--batch", "1,4", "--iterations", 3, "--backend", "openvino,torch-eager"]
     measured = bench("inference", "demo", *options, json_file=tmp_path / "out.json")
     assert measured.content["benchmark"] == "inference"
     assert measured.content["model"]["backend"] == "openvino"
-    for backend in ("openvino", "torch"):
+    for backend in ("openvino", "torch-eager"):
         for batch in (1, 4):
             at = {"backend": backend, "batch": batch}
             assert measured("total_clips", **at) == 3 * batch
             assert measured("qps", **at) == pytest.approx(3 * batch / measured("wall_s", **at))
             assert 0 < measured("latency_p50", **at) <= measured("latency_p99", **at)
-    ratio = measured("qps", backend="torch", batch=4) / measured("qps", backend="openvino", batch=4)
-    assert measured("speed_up", backend="torch", batch=4) == pytest.approx(ratio)
+    ratio = measured("qps", backend="torch-eager", batch=4) / measured("qps", backend="openvino", batch=4)
+    assert measured("speed_up", backend="torch-eager", batch=4) == pytest.approx(ratio)
     assert measured("speed_up", backend="openvino", batch=4) == 1
-    assert f"Throughput (qps):             {measured('qps', backend='torch', batch=4):.6g}" in measured.printed
+    assert f"Throughput (qps):             {measured('qps', backend='torch-eager', batch=4):.6g}" in measured.printed
 
 
 @pytest.mark.parametrize("scenario", ["offline", "server", "single-stream"])
@@ -244,6 +245,17 @@ def test_footage_moves_and_is_the_same_for_a_seed() -> None:
 def test_kinds_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--kinds has"):
         parse_kinds(text)
+
+
+def test_the_eager_network_answers_as_the_engine_does() -> None:
+    model = read_model("demo")
+    clips = noise_batch(model, 3)
+    answers = []
+    for backend in ("openvino", EAGER):
+        way = open_way(model, backend, device="cpu", max_batch=4)
+        answers.append(way.runners[0].infer(clips))
+        way.close()
+    np.testing.assert_allclose(*answers, atol=1e-4)
 
 
 def test_loads_that_cannot_be_are_refused() -> None:
