@@ -60,6 +60,8 @@ def accuracy(
     """
     from rich.console import Console
 
+    from clipmux.build.compile import check_precision
+
     from .precisions import accuracy_table, annotated_task, demo_task, sorted_task
 
     if output is None:
@@ -67,6 +69,9 @@ def accuracy(
     ways = [bool(inputs), annotations is not None, demo > 0]
     if sum(ways) != 1:
         raise UsageError("give one of VIDEOS, --annotations with --root, or --demo N")
+    chosen = precisions.split(",")
+    for precision in chosen:  # before any video is made
+        check_precision(target, precision, calibrated=demo > 0 or bool(calibrate))
     if annotations is not None:
         if root is None:
             raise UsageError("--annotations needs --root: the folder that holds <label>/<video_id>")
@@ -80,7 +85,7 @@ def accuracy(
         model,
         task,
         target=target,
-        precisions=precisions.split(","),
+        precisions=chosen,
         output=output,
         console=Console(),
         batch=batch,
