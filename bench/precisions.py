@@ -207,36 +207,43 @@ def accuracy_table(
         console.print(f"{source.name}, {target}, {precision}", highlight=False)
         compiled = output / "models" / precision
         if not _is_built(compiled, source, precision):
-            calibration = draw() if needs_calibration(precision) else None
             compile_model(
                 source.path,
                 compiled,
                 target=target,
                 precision=precision,
-                calibration=calibration,
+                calibration=draw() if needs_calibration(precision) else None,
                 options=_options_for(precision, options or {}),
                 force=True,
             )
         run = output / "runs" / precision
         chosen = EngineConfig.from_json({**config.to_json(), "model": str(compiled.resolve())})
         run_videos(task.listing, chosen, output=run, resume=True, console=console)
-        accuracies = evaluate(task.annotations, run, ks=ks, subset=task.subset, ignore=ignore, say=lambda _line: None)
-        rows[precision] = Row(
-            model=source.name,
-            precision=precision,
-            batch=batch,
-            videos=len(task.listing.videos),
-            failed=sum(1 for _ in read_lines(run / FAILURES)),
-            accuracy={str(k): accuracy for k, accuracy in accuracies.items()},
-            ran=_chosen(run),
-        )
+        rows[precision] = _row_of(run, task, source.name, precision, batch, ks, ignore=ignore)
         _write(output, about, _sorted(rows, ordered))
     found = [rows[precision] for precision in ordered]
-    console.print(text_table(found, ks) + "\n", highlight=False, markup=False, soft_wrap=True)
-    for sentence in notes(found):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"the table is in {output / TABLE}.json, .md and .txt", highlight=False, soft_wrap=True)
+    _print(found, ks, output, console)
     return found
+
+
+def _row_of(run: Path, task: Task, model: str, precision: str, batch: int, ks: Sequence[int], *, ignore: bool) -> Row:
+    """What a run that has ended came to, held against the truth."""
+    accuracies = evaluate(task.annotations, run, ks=ks, subset=task.subset, ignore=ignore, say=lambda _line: None)
+    return Row(
+        model=model,
+        precision=precision,
+        batch=batch,
+        videos=len(task.listing.videos),
+        failed=sum(1 for _ in read_lines(run / FAILURES)),
+        accuracy={str(k): accuracy for k, accuracy in accuracies.items()},
+        ran=_chosen(run),
+    )
+
+
+def _print(rows: Sequence[Row], ks: Sequence[int], output: Path, console: Console) -> None:
+    """The table and what belongs under it; soft-wrapped, since a terminal's width is not the table's."""
+    for text in (text_table(rows, ks) + "\n", *notes(rows), f"the table is in {output / TABLE}.json, .md and .txt"):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def text_table(rows: Sequence[Row], ks: Sequence[int] = (1, 5)) -> str:
