@@ -23,10 +23,10 @@ from clipmux.engine.device import softmax
 from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
 from clipmux.engine.model import ModelFolder, read_model
 from clipmux.workers.decode import decode
+from clipmux.workers.preprocess import Preprocess, open_preprocess
 from clipmux.workers.sources import Video
 from clipmux.workers.windows import windows
 
-from .decoding import Preprocess, open_preprocess
 from .inference import Until, cpu_seconds, in_parallel, noise_batch
 
 READY = "ready"
@@ -109,7 +109,7 @@ STAGES = {"decode": _decode, "inference": _inference, "first": _first}
 
 
 def _preprocess(config: EngineConfig, model: ModelFolder) -> Preprocess:
-    return open_preprocess(getattr(config, "preprocess", "exact"), model.height, model.width)
+    return open_preprocess(config.preprocess, model.height, model.width)
 
 
 def _backend(config: EngineConfig, model: ModelFolder) -> Any:

@@ -7,10 +7,9 @@ alternate on the same file. *Decode efficiency* is frames per second and core wi
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,22 +19,19 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from clipmux.engine import config
+from clipmux.engine.config import PREPROCESSES
 from clipmux.engine.errors import UsageError
-from clipmux.workers.decode import Frame, decode
+from clipmux.workers.decode import decode
+from clipmux.workers.preprocess import Preprocess, open_preprocess
 from clipmux.workers.sources import Video, list_videos
 
 from .measure import Figure, Measurement, alternate, figures_table, say_load
 from .natural import Kind, write_natural_videos
 
-PREPROCESSES: tuple[str, ...] = getattr(config, "PREPROCESSES", ("exact",))
-
 ALONE = "none"
 """The name of decoding without preprocessing."""
 
 LEVELS = 255
-
-Preprocess = Callable[[Frame], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,9 @@ def decoding(
         UsageError: an input or a way that cannot be.
         VideoError: a video that cannot be decoded.
     """
+    for name in preprocess:
+        if name not in PREPROCESSES:
+            raise UsageError(f"there is no way to preprocess called '{name}': one of {', '.join(PREPROCESSES)}")
     ways = {name: open_preprocess(name, *size) for name in preprocess or sorted(PREPROCESSES)}
     if difference and len(ways) < 2:
         raise UsageError("--difference needs two ways: give --preprocess exact,fast")
@@ -99,20 +98,6 @@ def decoding(
         names = ("mean_difference", "bias_red", "bias_green", "bias_blue", "p99_9_difference", "max_difference")
         console.print(figures_table(measurement, *names, title="of 255, from the first way"))
     return measurement
-
-
-def open_preprocess(name: str, height: int, width: int) -> Preprocess:
-    """The way from a frame to pixels that a run would use under that name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name not in PREPROCESSES:
-        raise UsageError(f"there is no way to preprocess called '{name}': one of {', '.join(PREPROCESSES)}")
-    ways = importlib.import_module("clipmux.workers.preprocess")
-    opener: Any = getattr(ways, "open_preprocess", lambda _, *size: ways.Exact(*size))
-    opened: Preprocess = opener(name, height, width)
-    return opened
 
 
 def made(folder: Path, kinds: Sequence[Kind], frames: int) -> list[Video]:

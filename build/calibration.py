@@ -18,7 +18,7 @@ import numpy.typing as npt
 from clipmux.engine.errors import UsageError, VideoError
 from clipmux.engine.model import ModelFolder
 from clipmux.workers.decode import Frame, decode
-from clipmux.workers.preprocess import Exact
+from clipmux.workers.exact import Exact
 from clipmux.workers.sources import Video, list_videos
 from clipmux.workers.windows import Window, windows
 

@@ -105,6 +105,9 @@ def run(
     null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
     max_delay: Annotated[float, typer.Option(help="Seconds a clip may wait for its batch to fill.")] = 0.25,
     decode_timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a video fails.")] = 60.0,
+    preprocess: Annotated[
+        str, typer.Option(help="Frames to pixels: fast, or exact as the reference (differs by 1 of 255, rarely more).")
+    ] = "fast",
     queue_memory: Annotated[int, typer.Option(help="MiB that clips on their way may take.")] = 256,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     config: ConfigFile = None,  # noqa: ARG001  (its callback does the work)
@@ -131,6 +134,7 @@ def run(
         max_delay_s=max_delay,
         decode_timeout_s=decode_timeout,
         queue_bytes=queue_memory << 20,
+        preprocess=preprocess,
     )
     listing = _listed(inputs or [], annotations, root, subset, names)
     from rich.console import Console

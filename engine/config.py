@@ -16,6 +16,11 @@ MAX_BATCH = 64
 """Clips in one device call at most: the reference's models are built for 1 to 64."""
 
 
+EXACT, FAST = "exact", "fast"
+PREPROCESSES = (FAST, EXACT)
+"""Ways from a decoded frame to pixels: see workers/preprocess.py."""
+
+
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -38,6 +43,7 @@ class EngineConfig:
         max_delay_s: how long a clip may wait for its batch to fill while the device is idle.
         decode_timeout_s: a decoder that gives no frame for so long is killed and its video has failed.
         queue_bytes: memory that clips on their way to the device may take, over all queues.
+        preprocess: how a decoded frame becomes pixels, ``fast`` or ``exact``; see workers/preprocess.py.
     """
 
     model: str
@@ -52,6 +58,7 @@ class EngineConfig:
     max_delay_s: float = 0.25
     decode_timeout_s: float = 60.0
     queue_bytes: int = 256 << 20
+    preprocess: str = FAST
 
     def __post_init__(self) -> None:
         def need(holds: bool, option: str, value: object, wanted: str) -> None:
@@ -71,6 +78,7 @@ class EngineConfig:
         need(self.max_delay_s >= 0, "--max-delay", self.max_delay_s, "give seconds, at least 0")
         need(self.decode_timeout_s > 0, "--decode-timeout", self.decode_timeout_s, "give seconds above 0")
         need(self.queue_bytes >= 1 << 20, "--queue-memory", self.queue_bytes, "give at least 1 MiB")
+        need(self.preprocess in PREPROCESSES, "--preprocess", self.preprocess, f"give one of {', '.join(PREPROCESSES)}")
         choose(self.backend, self.device)
 
     @property

@@ -67,6 +67,7 @@ class Inference:
         self._stages = Stages()
         self._latency = Histogram()
         self._batches: Counter[int] = Counter()
+        self._began, self._ended = 0.0, 0.0  # the first batch, the last score
         self._refused = 0
 
     def run(self) -> None:
@@ -111,12 +112,13 @@ class Inference:
             clips = self._batcher.take(time.monotonic(), idle=self._device.idle, more=self._more)
             if not clips:
                 return
+            self._began = self._began or time.monotonic()
             with self._stages.timed("copy"):
                 self._device.submit([clip.pixels for clip in clips], clips)
 
     def _send_scores(self) -> None:
         for result in self._device.finished():
-            now = time.monotonic()
+            now = self._ended = time.monotonic()
             for clip in result.tag:
                 self._latency.add(now - clip.decoded_at)
             self._batches[len(result.tag)] += 1
@@ -146,6 +148,11 @@ class Inference:
             timeout = due if self._more else LAST_WAIT_S
         zmq.select(watched, [], [], math.ceil(timeout * 1000) / 1000)
 
+    def _busy_share(self) -> float:
+        """How much of the time between the first batch and the last score its runners had something to do."""
+        time_to_use = self._backend.runners * (self._ended - self._began)
+        return self._stages.seconds.get("infer", 0.0) / time_to_use if time_to_use > 0 else 0.0
+
     def _scored(self) -> int:
         return sum(size * count for size, count in self._batches.items())
 
@@ -167,6 +174,7 @@ class Inference:
             "batches": sum(self._batches.values()),
             "batch_sizes": {str(size): count for size, count in sorted(self._batches.items())},
             "preferred_batch": self._backend.preferred_batch,
+            "busy_share": self._busy_share(),
             "latency_s": latency,
             "latency_buckets": self._latency.buckets(),
             "refused": self._refused,

@@ -132,6 +132,7 @@ def _decides(config: EngineConfig, model: ModelFolder) -> dict[str, Any]:
         "backend": choose(config.backend, config.device, model.target),
         "precision": model.precision,
         "device": config.device,
+        "preprocess": config.preprocess,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -29,6 +29,7 @@ def summarise(
     """
     inference = next((values for role, values in figures if role == INFERENCE), {})
     clips = inference.get("clips", 0)
+    preprocess = next((values["preprocess"] for role, values in figures if role == DECODER and values), "")
     frames = sum(values.get("frames", 0) for role, values in figures if role == DECODER)
     batches = inference.get("batches", 0)
     mean_batch = clips / batches if batches else 0.0
@@ -57,7 +58,32 @@ def summarise(
             if "peak_rss_bytes" in values
         ],
         "restarts": restarts,
+        "preprocess": preprocess,
+        "bound_by": bound_by(_busy(figures), inference.get("busy_share", 0.0)),
     }
+
+
+WAITS_FROM = 0.1
+"""The share of decoders' time spent waiting from which on something behind them is too slow."""
+IDLE_BELOW = 0.8
+"""The share of time with a batch to work on below which a device is not what others wait for."""
+
+
+def bound_by(busy: Mapping[str, float], device_busy: float) -> str:
+    """What a run would be faster with more of.
+
+    Args:
+        busy: seconds per stage over all processes.
+        device_busy: share of the time, from the first batch to the last score, in which the device had a batch.
+
+    Returns:
+        ``decode`` where decoders hardly ever waited; ``device`` where they did and it was busy; ``queue memory`` where
+        they waited although it was not: too few clips fit between them to make up for the unevenness of both.
+    """
+    decoding = busy["decode"] + busy["preprocess"]
+    if busy["wait"] < WAITS_FROM * (decoding + busy["wait"]):
+        return "decode"
+    return "device" if device_busy >= IDLE_BELOW else "queue memory"
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
@@ -86,6 +112,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
         table.add_row("latency", f"{shown} from decoded to scored")
     busy = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary["busy_s"].items() if seconds >= 0.05)
     table.add_row("busy seconds", busy or "–")
+    table.add_row("bound by", summary["bound_by"])
+    table.add_row("preprocessing", summary["preprocess"] or "–")
     memory = sum(item["bytes"] for item in summary["peak_rss_bytes"])
     table.add_row("peak memory", f"{memory / 2**20:.0f} MiB in {len(summary['peak_rss_bytes'])} processes")
     return table

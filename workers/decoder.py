@@ -22,7 +22,7 @@ from clipmux.engine.stages import Stages
 from clipmux.engine.wire import encode
 
 from .decode import Frame, decode
-from .preprocess import Exact
+from .preprocess import open_preprocess
 from .sources import Video
 from .windows import Window, windows
 
@@ -56,7 +56,7 @@ class Decoder:
         model = read_model(config.model)
         self._stride = config.stride
         self._length = model.frames
-        self._preprocess = Exact(model.height, model.width)
+        self._preprocess = open_preprocess(config.preprocess, model.height, model.width)
         self._link = link
         self._clips = push_clips(context, setting.addresses.clips, hwm=config.queue_hwm(model))
         self._reports = push_reports(context, setting.addresses.reports)
@@ -73,7 +73,8 @@ class Decoder:
             if not isinstance(order, Assign):
                 break
             self._decode(order)
-        self._link.send(Goodbye({**self._stages.figures(), "frames": self._frames_decoded}))
+        figures = {"frames": self._frames_decoded, "preprocess": self._preprocess.chosen}
+        self._link.send(Goodbye({**self._stages.figures(), **figures}))
         self._clips.close()
         self._reports.close()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from clipmux.engine.config import FAST
 from clipmux.engine.model import ModelFolder
 from clipmux.workers.decode import decode
-from clipmux.workers.preprocess import Exact
+from clipmux.workers.preprocess import open_preprocess
 from clipmux.workers.sources import Video
 from clipmux.workers.windows import windows
 
@@ -21,7 +22,7 @@ class ClipReader:
     def __init__(self, model: ModelFolder, *, stride: int) -> None:
         self._length = model.frames
         self._stride = stride
-        self._preprocess = Exact(model.height, model.width)
+        self._preprocess = open_preprocess(FAST, model.height, model.width)
 
     def __call__(self, video: Video) -> list[Clip]:
         """All clips of one video, in memory at once.

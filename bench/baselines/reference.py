@@ -20,7 +20,7 @@ from clipmux.engine.device import softmax
 from clipmux.engine.errors import VideoError
 from clipmux.engine.model import read_model
 from clipmux.workers.decode import Frame, decode
-from clipmux.workers.preprocess import Exact
+from clipmux.workers.exact import Exact
 from clipmux.workers.sources import Video
 from clipmux.workers.windows import windows
 

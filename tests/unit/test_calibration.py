@@ -14,7 +14,7 @@ from clipmux.build.calibration import draw_clips, normalised
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ModelFolder
 from clipmux.workers.decode import decode
-from clipmux.workers.preprocess import Exact
+from clipmux.workers.exact import Exact
 from clipmux.workers.sources import video_at
 from clipmux.workers.windows import windows
 

@@ -22,7 +22,7 @@ from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ModelFolder, read_model
 from clipmux.engine.without_telemetry import ov
 from clipmux.workers.decode import decode
-from clipmux.workers.preprocess import Exact
+from clipmux.workers.exact import Exact
 from clipmux.workers.sources import video_at
 from clipmux.workers.windows import windows
 
