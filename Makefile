@@ -1,6 +1,7 @@
 # make run                             see it work: clipmux demo
 # make run VIDEOS=folder MODEL=folder  classify your own videos
 # make test                            every check: ruff, mypy, pytest
+# make bench [VIDEOS=folder]           every measurement of docs/benchmarks.md, for some hours, into runs/bench
 # make dev                             an editable install that editors can follow
 # Nothing is needed but make and Python 3.10 or newer with venv; all else goes into .venv.
 
@@ -15,7 +16,7 @@ PACKAGES := engine workers build bench
 SOURCES := $(shell find $(PACKAGES) -type f -not -path '*/__pycache__/*' -not -path 'build/__editable__*')
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test lint types unit dev clean
+.PHONY: run test lint types unit bench dev clean
 
 run: .venv/installed
 ifeq ($(VIDEOS),)
@@ -35,6 +36,53 @@ types: .venv/checks .venv/installed
 
 unit: .venv/checks .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal  # a worker per core: no threads besides
+
+# Results that are there are kept: an interrupted session goes on where it was. What each one is for: docs/benchmarks.md
+BENCH ?= runs/bench
+RESULTS := $(addprefix $(BENCH)/,$(addsuffix .json,pipeline decode codecs $(if $(VIDEOS),pixels) \
+  baselines-float32 baselines-bfloat16 baselines-int8 baselines-720p pace inference backends server))
+CLIPMUX := $(BIN)/clipmux
+GIVEN := $(if $(VIDEOS),"$(VIDEOS)")
+FLOAT32 := $(BENCH)/models/r3d50
+MODELS := $(FLOAT32) $(FLOAT32)-bfloat16 $(FLOAT32)-int8
+LONG := --videos 60
+RIVALS := --baselines reference,dataloader,ray
+
+bench: $(RESULTS)
+	$(CLIPMUX) bench report $(RESULTS) --html $(BENCH)/report.html
+
+$(BENCH)/pipeline.json: WHAT = end-to-end $(GIVEN) $(LONG) $(MODELS:%=--model %)
+$(BENCH)/decode.json: WHAT = decode --kinds h264
+$(BENCH)/codecs.json: WHAT = decode
+$(BENCH)/pixels.json: WHAT = decode $(GIVEN) --difference
+$(BENCH)/baselines-float32.json: WHAT = end-to-end $(GIVEN) $(LONG) --model $(FLOAT32) $(RIVALS)
+$(BENCH)/baselines-bfloat16.json: WHAT = end-to-end $(GIVEN) $(LONG) --model $(FLOAT32)-bfloat16 --float32 $(FLOAT32) $(RIVALS)
+$(BENCH)/baselines-int8.json: WHAT = end-to-end $(GIVEN) $(LONG) --model $(FLOAT32)-int8 --float32 $(FLOAT32) $(RIVALS)
+$(BENCH)/baselines-720p.json: WHAT = end-to-end --kind h264-mp4:1280x720 --videos 24 --model $(FLOAT32)-int8 --baselines dataloader,ray
+$(BENCH)/pace.json: WHAT = end-to-end --videos 400 --stride 1 --model $(FLOAT32) --backend null --null-delay 0.4+0.25
+$(BENCH)/inference.json: WHAT = inference $(MODELS)
+$(BENCH)/backends.json: WHAT = inference $(FLOAT32) --backend torch-eager,torch,openvino --batch 8
+$(BENCH)/server.json: WHAT = inference $(FLOAT32) --scenario server --latency-bound-ms 1000
+
+$(RESULTS): | .venv/rivals $(MODELS)
+	$(CLIPMUX) bench $(WHAT) --json $@
+
+$(FLOAT32): | .venv/rivals
+	$(CLIPMUX) build untrained resnet-50 --output $@
+
+$(FLOAT32)-bfloat16: | $(FLOAT32)
+	$(CLIPMUX) build compile $| --target openvino --precision bfloat16 --output $@
+
+$(FLOAT32)-int8: | $(FLOAT32) $(if $(VIDEOS),,$(BENCH)/demo)
+	$(CLIPMUX) build compile $(FLOAT32) --target openvino --precision int8 \
+	  --calibrate $(or $(GIVEN),$(BENCH)/demo/videos) --output $@
+
+$(BENCH)/demo: | .venv/rivals
+	$(CLIPMUX) demo --output $@
+
+.venv/rivals: .venv/checks .venv/installed
+	$(PIP) install --constraint constraints.txt '.[ray]'
+	touch $@
 
 dev: .venv/checks
 	rm -rf build/__editable__*
