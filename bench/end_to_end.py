@@ -214,6 +214,7 @@ def end_to_end(
     alone_s: float,
     baselines: Sequence[str] = (),
     float32: str = "",
+    baseline_preprocess: str = "",
     repeats: int,
     console: Console,
 ) -> Measurement:
@@ -228,6 +229,7 @@ def end_to_end(
         alone_s: seconds of inference alone.
         baselines: names of baselines to run beside.
         float32: the folder that compiled models were compiled from, which the reference's way needs.
+        baseline_preprocess: the other baselines' way to pixels; that of the run unless given.
         repeats: rounds.
         console: where to print.
 
@@ -249,8 +251,9 @@ def end_to_end(
         ways: dict[str, Any] = {}
         for number, (config, model) in enumerate(zip(configs, models, strict=True)):
             ways[f"{number} run"] = partial(_round, config, videos, alone_s)
+            theirs = dataclasses.replace(config, preprocess=baseline_preprocess or config.preprocess)
             for name in baselines:
-                ways[f"{number} {name}"] = partial(_baseline, name, videos, model, plain, config.stride)
+                ways[f"{number} {name}"] = partial(_baseline, name, videos, model, plain, theirs)
         status = console.status("measuring")
         with status:
             outcomes = alternate(ways, repeats, say=status.update)
@@ -259,9 +262,9 @@ def end_to_end(
         rounds: list[Round] = outcomes[f"{number} run"]
         clips = add_rounds(measurement, rounds, at)
         for name in baselines:
-            theirs: list[Baseline] = outcomes[f"{number} {name}"]
-            _add_baseline(measurement, theirs, clips, {**at, "baseline": name})
-            _add_difference(measurement, [entry.run for entry in rounds], theirs, {**at, "baseline": name})
+            found: list[Baseline] = outcomes[f"{number} {name}"]
+            _add_baseline(measurement, found, clips, {**at, "baseline": name})
+            _add_difference(measurement, [entry.run for entry in rounds], found, {**at, "baseline": name})
         if number == 0:
             keep_curves(measurement, [entry.run for entry in rounds])
     _show(measurement, console, bool(baselines))
@@ -309,10 +312,10 @@ def _round(config: EngineConfig, videos: Sequence[Video], alone_s: float) -> Rou
 
 
 def _baseline(
-    name: str, videos: Sequence[Video], model: ModelFolder, plain: ModelFolder | None, stride: int
+    name: str, videos: Sequence[Video], model: ModelFolder, plain: ModelFolder | None, config: EngineConfig
 ) -> Baseline:
     network = float32_network(model, plain) if name == "reference" else model
-    return run_baseline(name, videos, network, stride=stride, cores=cores())
+    return run_baseline(name, videos, network, stride=config.stride, cores=cores(), preprocess=config.preprocess)
 
 
 def add_rounds(measurement: Measurement, rounds: Sequence[Round], at: dict[str, Any]) -> Figure:

@@ -155,6 +155,7 @@ def end_to_end(
     alone: Annotated[float, typer.Option(help="Seconds of inference alone, in each round.")] = 5.0,
     baselines: Annotated[str, typer.Option(help="With commas: reference, dataloader, ray.")] = "",
     float32: Annotated[str, typer.Option(help="Folder that compiled models came from, for 'reference'.")] = "",
+    baseline_preprocess: Annotated[str, typer.Option(help="The other baselines' way to pixels; else ours.")] = "",
     repeats: Repeats = REPEATED,
     json: Json = None,
     html: Html = None,
@@ -184,6 +185,7 @@ def end_to_end(
         alone_s=alone,
         baselines=words(baselines),
         float32=float32,
+        baseline_preprocess=baseline_preprocess,
         repeats=repeats,
         console=wide_console(),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from clipmux.engine.config import FAST
 from clipmux.engine.model import ModelFolder
 from clipmux.workers.decode import decode
 from clipmux.workers.preprocess import open_preprocess
@@ -19,10 +18,10 @@ Clip = npt.NDArray[np.uint8]
 class ClipReader:
     """Videos to lists of clips; the same object serves any number of videos."""
 
-    def __init__(self, model: ModelFolder, *, stride: int) -> None:
+    def __init__(self, model: ModelFolder, *, stride: int, preprocess: str) -> None:
         self._length = model.frames
         self._stride = stride
-        self._preprocess = open_preprocess(FAST, model.height, model.width)
+        self._preprocess = open_preprocess(preprocess, model.height, model.width)
 
     def __call__(self, video: Video) -> list[Clip]:
         """All clips of one video, in memory at once.

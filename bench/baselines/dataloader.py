@@ -103,7 +103,9 @@ class _Videos:
 
     def __getitem__(self, number: int) -> tuple[int, list[torch.Tensor]]:
         if self._read is None:  # in the worker, which decoders are opened in
-            self._read = ClipReader(read_model(self._task.model), stride=self._task.stride)
+            self._read = ClipReader(
+                read_model(self._task.model), stride=self._task.stride, preprocess=self._task.preprocess
+            )
         if number == NOTHING:
             return number, []
         try:

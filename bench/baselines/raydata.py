@@ -105,7 +105,7 @@ class _Decode:
         while not self._gate.exists():
             time.sleep(0.005)
         model = read_model(self._task.model)
-        read = ClipReader(model, stride=self._task.stride)
+        read = ClipReader(model, stride=self._task.stride, preprocess=self._task.preprocess)
         numbers: list[int] = []
         clips: list[Any] = []
         for number in batch["video"]:

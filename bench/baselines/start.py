@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clipmux.engine.config import FAST
 from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder
 from clipmux.workers.sources import Video
@@ -139,7 +141,9 @@ def float32_network(model: ModelFolder, float32: ModelFolder | None = None) -> M
     return float32
 
 
-def run_baseline(name: str, videos: Sequence[Video], model: ModelFolder, *, stride: int = 16, cores: int) -> Baseline:
+def run_baseline(
+    name: str, videos: Sequence[Video], model: ModelFolder, *, stride: int = 16, cores: int, preprocess: str = FAST
+) -> Baseline:
     """Classify videos with a baseline, in a process of its own.
 
     Args:
@@ -148,13 +152,14 @@ def run_baseline(name: str, videos: Sequence[Video], model: ModelFolder, *, stri
         model: the network; ``reference`` takes what ``float32_network`` gives.
         stride: frames from one clip's start to the next's.
         cores: how many cores to use.
+        preprocess: ``fast`` or ``exact``; the reference's way is always exact.
 
     Raises:
         UsageError: it cannot run here.
         ClipmuxError: it failed.
     """
     with tempfile.TemporaryDirectory(prefix="clipmux-", dir=_short_folder(), ignore_cleanup_errors=True) as scratch:
-        content = _answer(name, Task(tuple(videos), str(model.path.resolve()), stride, cores, scratch))
+        content = _answer(name, Task(tuple(videos), str(model.path.resolve()), stride, cores, preprocess, scratch))
     if "error" in content:
         raise (UsageError if content["usage"] else ClipmuxError)(content["error"])
     predictions = {video: [(label, score) for label, score in top] for video, top in content.pop("predictions").items()}
@@ -212,6 +217,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    deadline = time.monotonic() + GRACE_S
+    with contextlib.suppress(ProcessLookupError):  # the group is empty: multiprocessing's tracker has tidied up
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
 
 
 def _last_line(log: Any) -> str:

@@ -28,6 +28,7 @@ class Task:
         model: folder of the network.
         stride: frames from one clip's start to the next's.
         cores: how many cores to use.
+        preprocess: ``exact`` or ``fast``, as ``clipmux run`` has them; the reference's way is always exact.
         scratch: a folder for what must lie in one, with a short path; whoever gives the task removes it.
     """
 
@@ -35,6 +36,7 @@ class Task:
     model: str
     stride: int
     cores: int
+    preprocess: str
     scratch: str = ""
 
     def to_json(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
 
 @pytest.fixture(scope="module")
 def ours(videos: list[Video]) -> dict[str, list[tuple[str, float]]]:
-    with Engine("demo", workers=1) as engine:
+    with Engine("demo", workers=1, preprocess="exact") as engine:
         found = [prediction for prediction in engine.classify(videos) if prediction.error is None]
     return {prediction.video_id: [(item.label, item.score) for item in prediction.labels] for prediction in found}
 
@@ -52,7 +52,7 @@ def test_a_baseline_gives_our_predictions(
 ) -> None:
     model = read_model("demo")
     check_baselines([name], model)
-    baseline = run_baseline(name, videos, model, cores=2)
+    baseline = run_baseline(name, videos, model, cores=2, preprocess="exact")
     assert baseline.videos == len(ours) == 3
     assert 3 <= baseline.clips <= 9
     assert min(baseline.start_s, baseline.wall_s, baseline.cpu_s) > 0

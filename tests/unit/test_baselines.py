@@ -73,7 +73,7 @@ def test_norms_taken_apart_answer_the_same(tmp_path: Path) -> None:
 
 
 def test_a_task_survives_json() -> None:
-    task = Task((Video("a", Path("videos/a.mp4"), "file"),), "model", 16, 2, "/tmp/scratch")
+    task = Task((Video("a", Path("videos/a.mp4"), "file"),), "model", 16, 2, "exact", "/tmp/scratch")
     assert Task.from_json(task.to_json()) == task
 
 
