@@ -282,6 +282,7 @@ def heat_map(
     row_axis: str,
     column_axis: str,
     unit: str = "",
+    least_is_best: bool = False,
 ) -> str:
     """A value for each row and column, the larger the stronger, each cell with its number and the best one framed.
 
@@ -293,6 +294,7 @@ def heat_map(
         row_axis: what rows differ in.
         column_axis: what columns differ in.
         unit: of the values.
+        least_is_best: frame the smallest value.
 
     Raises:
         ValueError: there is no cell.
@@ -304,7 +306,7 @@ def heat_map(
     width = (WIDTH - left - 4) / len(columns)
     height = top + cell_height * len(rows) + 6
     most, least = max(cells.values()), min(cells.values())
-    best = max(cells, key=cells.__getitem__)
+    best = (min if least_is_best else max)(cells, key=cells.__getitem__)
     body = [
         _text(left, 12, f"{row_axis} (down) × {column_axis} (across)", "start", "unit"),
     ]

@@ -330,6 +330,7 @@ def _heat_maps(entries: Sequence[Entry], caption: str, unit: str) -> list[str]:
                     row_axis=_named(down),
                     column_axis=_named(across),
                     unit=unit,
+                    least_is_best=entries[0].unit == "bytes",
                 ),
             )
         )

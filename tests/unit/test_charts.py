@@ -128,6 +128,10 @@ def test_a_heat_map_frames_its_best_cell() -> None:
     assert len(of_class(root, "cell")) == 3
     assert words(root).count("–") == 1
     assert [cell.findtext("title") for cell in of_class(root, "best")] == ["1, 64: 30.0 clips/s"]
+    few = parsed(
+        charts.heat_map("memory", ["1", "2"], ["8", "64"], cells, row_axis="a", column_axis="b", least_is_best=True)
+    )
+    assert [cell.findtext("title") for cell in of_class(few, "best")] == ["1, 8: 10.0 "]
     strengths = [float(cell.get("fill-opacity", "0")) for cell in of_class(root, "cell")]
     assert strengths[0] < strengths[2] < strengths[1] <= 0.5
 
