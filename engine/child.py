@@ -2,7 +2,8 @@
 
 Its settings come as one line of JSON on standard input, which then stays open as the death pipe: when it ends, the
 supervisor is gone, however it died, and the child goes too. Nothing is inherited but that, an open log as standard
-error, and a standard output whose closing tells the supervisor that the child has ended.
+error, a standard output whose closing tells the supervisor that the child has ended, and for those whom clips concern
+the descriptor of the clip memory.
 """
 
 from __future__ import annotations

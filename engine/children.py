@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -41,6 +42,7 @@ class Child:
     last_progress: float = 0.0
     stalled: bool = False
     waiting: bool = False
+    seat: int = -1
 
     def reap(self) -> int:
         """Wait for its end, which its standard output has announced or a kill has caused; returns its exit status."""
@@ -55,19 +57,21 @@ class Child:
         return status
 
 
-def start_child(role: str, setting: Setting, *, log: BinaryIO) -> Child:
+def start_child(role: str, setting: Setting, *, log: BinaryIO, pass_fds: Sequence[int] = ()) -> Child:
     """Start a fresh interpreter in a role.
 
     Args:
         role: a key of ``MODULES``.
         setting: what it is told, on its standard input.
         log: an open file that becomes its standard error.
+        pass_fds: open descriptors that it inherits, under the same numbers.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", BEGIN, MODULES[role], setting.name, *filter(None, sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
+        pass_fds=pass_fds,
         start_new_session=True,  # Ctrl-C is for the supervisor, which then stops its children in order
     )
     assert process.stdin is not None  # noqa: S101  (asked for above)

@@ -109,6 +109,9 @@ def run(
         str, typer.Option(help="Frames to pixels: fast, or exact as the reference (differs by 1 of 255, rarely more).")
     ] = "fast",
     queue_memory: Annotated[int, typer.Option(help="MiB that clips on their way may take.")] = 256,
+    clip_memory: Annotated[
+        str, typer.Option(help="Clips travel in shared memory, through the socket, or auto: shared if it can be had.")
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     config: ConfigFile = None,  # noqa: ARG001  (its callback does the work)
 ) -> int:
@@ -135,6 +138,7 @@ def run(
         decode_timeout_s=decode_timeout,
         queue_bytes=queue_memory << 20,
         preprocess=preprocess,
+        clip_memory=clip_memory,
     )
     listing = _listed(inputs or [], annotations, root, subset, names)
     from rich.console import Console

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends import choose
+from .clip_memory import Layout
 from .errors import UsageError
 from .model import ModelFolder
 
 MAX_BATCH = 64
 """Clips in one device call at most: the reference's models are built for 1 to 64."""
 
+CLIP_MEMORIES = ("auto", "shared", "socket")
+"""Ways from a decoder to inference: see engine/clips.py."""
 
 EXACT, FAST = "exact", "fast"
 PREPROCESSES = (FAST, EXACT)
@@ -44,6 +47,8 @@ class EngineConfig:
         decode_timeout_s: a decoder that gives no frame for so long is killed and its video has failed.
         queue_bytes: memory that clips on their way to the device may take, over all queues.
         preprocess: how a decoded frame becomes pixels, ``fast`` or ``exact``; see workers/preprocess.py.
+        clip_memory: how they get there: ``shared`` memory, through the ``socket``, or ``auto``: shared where it can be
+            had.
     """
 
     model: str
@@ -59,6 +64,7 @@ class EngineConfig:
     decode_timeout_s: float = 60.0
     queue_bytes: int = 256 << 20
     preprocess: str = FAST
+    clip_memory: str = "auto"
 
     def __post_init__(self) -> None:
         def need(holds: bool, option: str, value: object, wanted: str) -> None:
@@ -79,6 +85,7 @@ class EngineConfig:
         need(self.decode_timeout_s > 0, "--decode-timeout", self.decode_timeout_s, "give seconds above 0")
         need(self.queue_bytes >= 1 << 20, "--queue-memory", self.queue_bytes, "give at least 1 MiB")
         need(self.preprocess in PREPROCESSES, "--preprocess", self.preprocess, f"give one of {', '.join(PREPROCESSES)}")
+        need(self.clip_memory in CLIP_MEMORIES, "--clip-memory", self.clip_memory, f"give {', '.join(CLIP_MEMORIES)}")
         choose(self.backend, self.device)
 
     @property
@@ -93,6 +100,15 @@ class EngineConfig:
         """
         ends = 2 * self.decoders
         return max(2, self.queue_bytes // model.clip_bytes // ends)
+
+    def clip_layout(self, model: ModelFolder) -> Layout:
+        """The shared memory of all decoders' clips, from the memory budget.
+
+        Clips that inference collects for a batch are in it too: two batches, and two clips per decoder, always fit.
+        """
+        seats = self.decoders
+        slots = max(self.queue_bytes // model.clip_bytes // seats, 2 + -(-2 * self.max_batch // seats))
+        return Layout(seats, slots, model.clip_shape)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -78,12 +78,7 @@ def cores() -> Check:
 
 def memory() -> Check:
     """Memory that is free, within a container's limit."""
-    sizes = {
-        line.partition(":")[0]: int(line.split()[1]) << 10
-        for line in _read("/proc/meminfo").splitlines()
-        if line.endswith("kB")
-    }
-    total, free = sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemFree"])
+    total, free = _memory_sizes()
     limit = memory_limit(_control_groups())
     value = f"{_gib(free)} free of {_gib(total)}"
     if limit is not None and limit < total:
@@ -94,8 +89,25 @@ def memory() -> Check:
     return Check("memory", WARN, value, "say --workers 1 and --queue-memory 64, or free some memory")
 
 
+def available_memory() -> int:
+    """Bytes of memory that are free, or that control groups allow, whichever is less."""
+    _, free = _memory_sizes()
+    limit = memory_limit(_control_groups())
+    return free if limit is None else min(free, limit)
+
+
+def _memory_sizes() -> tuple[int, int]:
+    """Bytes of memory: all, and free."""
+    sizes = {
+        line.partition(":")[0]: int(line.split()[1]) << 10
+        for line in _read("/proc/meminfo").splitlines()
+        if line.endswith("kB")
+    }
+    return sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemFree"])
+
+
 def shared_memory() -> Check:
-    """POSIX shared memory, which clips do not travel through, but which devices' libraries may use."""
+    """``/dev/shm``, which devices' libraries may use; the memory that clips travel in is anonymous, and not there."""
     path = Path("/dev/shm")  # noqa: S108  (looked at, not written to)
     if not path.is_dir():
         return Check("shared memory", OK, "no /dev/shm; clipmux itself needs none")

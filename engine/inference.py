@@ -14,16 +14,17 @@ import zmq
 from .backends import choose, open_backend
 from .batcher import Batcher
 from .child import Setting
+from .clips import Way, open_receiver
 from .config import EngineConfig
 from .control import Link, expect
 from .device import Device
-from .errors import ClipmuxError, MessageError
+from .errors import ClipmuxError
 from .histogram import Histogram
 from .messages import Clip, Expect, Goodbye, Hello, Scores, Stop
 from .model import read_model
-from .sockets import Context, pull_clips, push_reports
+from .sockets import Context, push_reports
 from .stages import Stages
-from .wire import CLIP_HEADER_MOST, decode_clip, encode
+from .wire import encode
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,7 @@ class Inference:
         self._max_delay = config.max_delay_s
         self._batcher: Batcher[Clip] = Batcher(size=self._backend.preferred_batch, max_delay=config.max_delay_s)
         self._link = link
-        self._clips = pull_clips(
-            context,
-            setting.addresses.clips,
-            hwm=config.queue_hwm(model),
-            message_bytes=max(model.clip_bytes, CLIP_HEADER_MOST),
-        )
+        self._clips = open_receiver(context, Way.from_json(setting.content["clips"]))
         self._reports = push_reports(context, setting.addresses.reports)
         self._more = True
         self._stopping = False
@@ -68,7 +64,6 @@ class Inference:
         self._latency = Histogram()
         self._batches: Counter[int] = Counter()
         self._began, self._ended = 0.0, 0.0  # the first batch, the last score
-        self._refused = 0
 
     def run(self) -> None:
         self._warm_up()
@@ -81,7 +76,7 @@ class Inference:
             self._wait()
         self._device.close()
         self._link.send(Goodbye(self._figures()))
-        self._clips.close(linger=0)
+        self._clips.close()
         self._reports.close()
 
     def _warm_up(self) -> None:
@@ -94,17 +89,7 @@ class Inference:
             raise ClipmuxError(f"the network gives {classes} scores, its model.json lists {self._classes} labels")
 
     def _receive(self) -> None:
-        for _ in range(min(TURN, self._batcher.room)):
-            try:
-                frames = self._clips.recv_multipart(flags=zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            try:
-                clip = decode_clip([frame.buffer for frame in frames], self._clip_shape)
-            except MessageError as error:
-                self._refused += 1
-                log.warning("a clip was refused: %s", error)
-                continue
+        for clip in self._clips.receive(min(TURN, self._batcher.room)):
             self._batcher.add(clip, time.monotonic())
 
     def _dispatch(self) -> None:
@@ -115,6 +100,7 @@ class Inference:
             self._began = self._began or time.monotonic()
             with self._stages.timed("copy"):
                 self._device.submit([clip.pixels for clip in clips], clips)
+            self._clips.release(clips)
 
     def _send_scores(self) -> None:
         for result in self._device.finished():
@@ -141,7 +127,7 @@ class Inference:
             return
         watched: list[Any] = [self._device.fileno(), self._link.socket]
         if self._batcher.room > 0:
-            watched.append(self._clips)
+            watched.append(self._clips.socket)
         timeout = 1.0
         due = self._batcher.due(time.monotonic())
         if due is not None and self._device.idle:
@@ -177,5 +163,5 @@ class Inference:
             "busy_share": self._busy_share(),
             "latency_s": latency,
             "latency_buckets": self._latency.buckets(),
-            "refused": self._refused,
+            "refused": self._clips.refused,
         }

@@ -86,14 +86,57 @@ class ClipKey:
 
 @dataclass(frozen=True)
 class Clip:
-    """Decoder to inference: one clip, uint8 ``[T, H, W, C]``, and when its last frame had been decoded."""
+    """Decoder to inference: one clip, uint8 ``[T, H, W, C]``, and when its last frame had been decoded.
+
+    ``slot`` says where in the clip memory the pixels are, None if they are elsewhere. It travels in ``Placed`` only.
+    """
 
     key: ClipKey
     decoded_at: float
     pixels: npt.NDArray[np.uint8] = field(compare=False)
+    slot: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _real("decoded_at", self.decoded_at)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Decoder to inference: one clip, whose pixels are in ``slot`` of the clip memory."""
+
+    key: ClipKey
+    decoded_at: float
+    slot: int
+
+    def __post_init__(self) -> None:
+        _real("decoded_at", self.decoded_at)
+        _whole("slot", self.slot)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Decoder to inference, once: it is the one in this seat of the clip memory from now on.
+
+    ``turn`` grows with every process that is started, so that a late claim of a dead one is known for what it is.
+    """
+
+    seat: int
+    turn: int
+
+    def __post_init__(self) -> None:
+        _whole("seat", self.seat)
+        _whole("turn", self.turn, 1)
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Inference to decoder: it may fill these slots of the clip memory."""
+
+    slots: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for slot in self.slots:
+            _whole("slot", slot)
 
 
 @dataclass(frozen=True)
@@ -250,4 +293,4 @@ Control = Hello | Failed | Next | Assign | Beat | Expect | Done | Stop | Goodbye
 Report = Scores | VideoEnd | VideoFailed
 """What the collector receives."""
 
-Message = Control | Report | Clip
+Message = Control | Report | Clip | Placed | Claim | Grant

@@ -16,6 +16,8 @@ from typing import Any
 
 import zmq
 
+from .wire import HEADER_MOST
+
 LINGER_MS = 3000
 CONTROL_HWM = 10_000
 REPORT_HWM = 256
@@ -68,9 +70,20 @@ def push_clips(context: Context, address: str, *, hwm: int) -> Socket:
     return _connect(context, zmq.PUSH, address, {zmq.SNDHWM: hwm, zmq.IMMEDIATE: 1})
 
 
+def router_clips(context: Context, address: str, *, hwm: int, message_bytes: int) -> Socket:
+    """Inference's end of the clips where pixels are in the clip memory; sending to a decoder that is gone raises."""
+    options: dict[int, Any] = {zmq.RCVHWM: hwm, zmq.SNDHWM: hwm, zmq.ROUTER_MANDATORY: 1}
+    return _bind(context, zmq.ROUTER, address, {**options, zmq.MAXMSGSIZE: message_bytes})
+
+
+def dealer_clips(context: Context, address: str, name: str, *, hwm: int) -> Socket:
+    """A decoder's end of the clips where pixels are in the clip memory."""
+    return _connect(context, zmq.DEALER, address, {zmq.RCVHWM: hwm, zmq.SNDHWM: hwm, zmq.IDENTITY: name.encode()})
+
+
 def pull_reports(context: Context, address: str) -> Socket:
     """The collector's end of scores, ends and failures."""
-    return _bind(context, zmq.PULL, address, {zmq.RCVHWM: REPORT_HWM})
+    return _bind(context, zmq.PULL, address, {zmq.RCVHWM: REPORT_HWM, zmq.MAXMSGSIZE: HEADER_MOST})
 
 
 def push_reports(context: Context, address: str) -> Socket:
@@ -80,13 +93,14 @@ def push_reports(context: Context, address: str) -> Socket:
 
 def router(context: Context, address: str) -> Socket:
     """The supervisor's end of the control channel; sending to a child that is gone raises instead of losing."""
-    options: dict[int, Any] = {zmq.RCVHWM: CONTROL_HWM, zmq.SNDHWM: CONTROL_HWM, zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 0}
-    return _bind(context, zmq.ROUTER, address, options)
+    options: dict[int, Any] = {zmq.RCVHWM: CONTROL_HWM, zmq.SNDHWM: CONTROL_HWM, zmq.MAXMSGSIZE: HEADER_MOST}
+    return _bind(context, zmq.ROUTER, address, {**options, zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 0})
 
 
 def dealer(context: Context, address: str, name: str) -> Socket:
     """A child's end of the control channel."""
-    options: dict[int, Any] = {zmq.RCVHWM: CONTROL_HWM, zmq.SNDHWM: CONTROL_HWM, zmq.IDENTITY: name.encode()}
+    options: dict[int, Any] = {zmq.RCVHWM: CONTROL_HWM, zmq.SNDHWM: CONTROL_HWM, zmq.MAXMSGSIZE: HEADER_MOST}
+    options[zmq.IDENTITY] = name.encode()
     return _connect(context, zmq.DEALER, address, options)
 
 

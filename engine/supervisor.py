@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +19,8 @@ from clipmux.workers.sources import Video
 
 from .child import Setting
 from .children import COLLECTOR, DECODER, INFERENCE, Child, describe_exit, start_child
+from .clip_memory import ClipMemory
+from .clips import Way
 from .config import EngineConfig
 from .errors import ClipmuxError, MessageError, UsageError
 from .messages import (
@@ -106,6 +108,8 @@ class Supervisor:
         self._interrupted = False
         self._stopping = False
         self._context: Context | None = None
+        self._memory: ClipMemory | None = None
+        self._clip_memory = ""
 
     @property
     def running(self) -> bool:
@@ -140,10 +144,11 @@ class Supervisor:
         self._log: BinaryIO = self._log_file.open("ab")
         self._told_more = True
         self._stopping = False
+        self._take_clip_memory()
         self._start_child(INFERENCE)
         self._start_child(COLLECTOR)
-        for _ in range(self._config.decoders):
-            self._start_child(DECODER)
+        for seat in range(self._config.decoders):
+            self._start_child(DECODER, seat)
         while not all(child.ready for child in self._children.values() if child.role != DECODER):
             self._turn()
 
@@ -246,7 +251,7 @@ class Supervisor:
         if isinstance(message, Hello):
             child.ready = True
             if child.role == INFERENCE:
-                self.about = message.about
+                self.about = {**message.about, "clip_memory": self._clip_memory}
             log.info("%s is ready %s", child.name, message.about or "")
         elif isinstance(message, Next):
             child.assigned = None
@@ -288,6 +293,8 @@ class Supervisor:
         sent = sum(child.counts.get("clips", 0) for child in self._children.values() if child.role == DECODER)
         scored = sum(child.counts.get("clips", 0) for child in self._children.values() if child.role == INFERENCE)
         room = 2 * self._config.decoders * self._config.queue_hwm(self._model)
+        if self._memory is not None:
+            room = self._memory.layout.seats * self._memory.layout.slots
         self.progress.queue_fill = min(1.0, max(0.0, (sent - scored) / room))
 
     # -- handing out ---------------------------------------------------------------------------------------------------
@@ -331,14 +338,40 @@ class Supervisor:
 
     # -- life and death ------------------------------------------------------------------------------------------------
 
-    def _start_child(self, role: str) -> None:
+    def _take_clip_memory(self) -> None:
+        """Memory for clips, if they are to travel in it.
+
+        Raises:
+            UsageError: it was asked for and cannot be had.
+        """
+        asked = self._config.clip_memory
+        self._memory, self._clip_memory = None, "socket"
+        if asked != "socket":
+            layout = self._config.clip_layout(self._model)
+            try:
+                self._memory = ClipMemory(layout)
+                self._clip_memory = f"shared: {layout.seats} × {layout.slots} clips in {layout.bytes >> 20} MiB"
+            except ClipmuxError as error:
+                if asked == "shared":
+                    raise UsageError(f"{error}: say --clip-memory socket, or less --queue-memory") from None
+                self._clip_memory = f"socket, since {error}"
+        log.info("clips travel through: %s", self._clip_memory)
+
+    def _start_child(self, role: str, seat: int = -1) -> None:
         self._started += 1
         name = f"{role}-{self._started}"
+        memory = None if role == COLLECTOR else self._memory
+        way = Way(self._addresses.clips, self._model.clip_shape, self._config.queue_hwm(self._model))
+        if memory is not None:
+            way = replace(way, layout=memory.layout, fd=memory.fd, seat=seat, turn=self._started)
         content = {
             "config": self._config.to_json(),
             "run_folder": str(self._run_folder) if self._run_folder else None,
+            "clips": way.to_json(),
         }
-        child = start_child(role, Setting(name, self._addresses, content), log=self._log)
+        fds = () if memory is None else (memory.fd,)
+        child = start_child(role, Setting(name, self._addresses, content), log=self._log, pass_fds=fds)
+        child.seat = seat
         self._children[name] = child
         self._poller.register(child.sentinel, zmq.POLLIN)
         log.info("%s started as process %d", name, child.process.pid)
@@ -355,7 +388,7 @@ class Supervisor:
         log.warning("%s %s", child.name, "was killed because it stalled" if child.stalled else how)
         self._hand_out_again(child, how)
         self.progress.restarts += 1
-        self._start_child(DECODER)
+        self._start_child(DECODER, child.seat)  # it is dead for certain: nobody else writes there
 
     def _hand_out_again(self, child: Child, how: str) -> None:
         """What a dead decoder was decoding has crashed it; what it sent before may never have left it."""
@@ -412,6 +445,9 @@ class Supervisor:
         self._context.destroy(linger=0)
         self._context = None
         self._log.close()
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
         remove_sockets(self._addresses)
         self._pending.clear()
         self._again.clear()

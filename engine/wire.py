@@ -8,7 +8,7 @@ field, and the tensor's length against the shape that the *receiver* knows from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, TypeVar
 
 import msgpack
@@ -19,6 +19,7 @@ from .errors import MessageError
 from .messages import (
     Assign,
     Beat,
+    Claim,
     Clip,
     ClipKey,
     Control,
@@ -26,9 +27,11 @@ from .messages import (
     Expect,
     Failed,
     Goodbye,
+    Grant,
     Hello,
     Message,
     Next,
+    Placed,
     Report,
     Scores,
     Segment,
@@ -40,7 +43,7 @@ from .messages import (
 
 VERSION = 1
 CLIP_HEADER_MOST = 1 << 10
-"""Bytes of a clip's header at most; it holds nine numbers."""
+"""Bytes of a clip's header at most; it holds ten numbers."""
 HEADER_MOST = 1 << 26
 """Bytes of any header at most. The longest are per-clip results of very long videos: 64 MiB is 40 hours."""
 
@@ -61,6 +64,8 @@ def encode(message: Message) -> Frames:
     """The frames of a message. Tensors are not copied."""
     if isinstance(message, Clip):
         return [_pack("Clip", [_key_body(message.key), message.decoded_at]), message.pixels]
+    if isinstance(message, Placed):
+        return [_pack("Placed", [_key_body(message.key), message.decoded_at, message.slot])]
     if isinstance(message, Scores):
         return [_pack("Scores", [[_key_body(key) for key in message.keys]]), message.scores]
     return [_pack(type(message).__name__, list(vars(message).values()))]
@@ -69,11 +74,32 @@ def encode(message: Message) -> Frames:
 def decode_clip(frames: Sequence[Buffer], shape: tuple[int, int, int, int]) -> Clip:
     """A clip whose pixels are a view of the received frame, uint8 of ``shape`` ``[T, H, W, C]``."""
     header, tensor = _frames(frames, 2)
-    if len(header) > CLIP_HEADER_MOST:
-        raise MessageError(f"a clip's header has {len(header)} bytes, at most {CLIP_HEADER_MOST} are allowed")
+    _check_short(header)
     key, decoded_at = _fields(_body(header, {"Clip"})[1], 2)
     pixels = _tensor(tensor, np.uint8, shape)
     return _made(lambda: Clip(_key(key), decoded_at, pixels))
+
+
+def decode_placed(frames: Sequence[Buffer]) -> Placed | Claim:
+    """What inference receives where pixels are in the clip memory. Whose slot it is, the receiver must see."""
+    (header,) = _frames(frames, 1)
+    _check_short(header)
+    kind, body = _body(header, {"Placed", "Claim"})
+    if kind == "Placed":
+        key, decoded_at, slot = _fields(body, 3)
+        return _made(lambda: Placed(_key(key), decoded_at, slot))
+    return _made(lambda: Claim(*_fields(body, 2)))
+
+
+def decode_grant(frames: Sequence[Buffer], known: Container[int]) -> Grant:
+    """What a decoder receives where pixels are in the clip memory; ``known`` are the slots of its seat."""
+    (slots,) = _fields(_body(_frames(frames, 1)[0], {"Grant"})[1], 1)
+    if not isinstance(slots, list):
+        raise MessageError(f"slots are {quoted(slots)}, a list belongs there")
+    grant = _made(lambda: Grant(tuple(slots)))
+    if not all(slot in known for slot in grant.slots):
+        raise MessageError(f"slots {quoted(slots)} are granted, some of which are not of this seat")
+    return grant
 
 
 def decode_report(frames: Sequence[Buffer], classes: int) -> Report:
@@ -97,8 +123,13 @@ def decode_control(frames: Sequence[Buffer]) -> Control:
     kind, body = _body(_header(frames), PLAIN.keys() - {"VideoEnd", "VideoFailed"})
     _frames(frames, 1)
     message = _plain(kind, body)
-    assert not isinstance(message, Clip | Scores | VideoEnd | VideoFailed)  # noqa: S101  (the kinds allowed above)
+    assert isinstance(message, Control)  # noqa: S101  (the kinds allowed above)
     return message
+
+
+def _check_short(header: Buffer) -> None:
+    if len(header) > CLIP_HEADER_MOST:
+        raise MessageError(f"a clip's header has {len(header)} bytes, at most {CLIP_HEADER_MOST} are allowed")
 
 
 def _pack(kind: str, body: list[Any]) -> bytes:

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import zmq
 
 from clipmux.engine.child import Setting
+from clipmux.engine.clips import Way, open_sender
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.control import Link, expect
 from clipmux.engine.errors import VideoError
-from clipmux.engine.messages import Assign, Clip, ClipKey, Goodbye, Hello, Next, Segment, Stop, VideoEnd, VideoFailed
+from clipmux.engine.messages import Assign, ClipKey, Goodbye, Hello, Next, Segment, Stop, VideoEnd, VideoFailed
 from clipmux.engine.model import read_model
-from clipmux.engine.sockets import Context, push_clips, push_reports
+from clipmux.engine.sockets import Context, push_reports
 from clipmux.engine.stages import Stages
 from clipmux.engine.wire import encode
 
@@ -58,7 +58,7 @@ class Decoder:
         self._length = model.frames
         self._preprocess = open_preprocess(config.preprocess, model.height, model.width)
         self._link = link
-        self._clips = push_clips(context, setting.addresses.clips, hwm=config.queue_hwm(model))
+        self._clips = open_sender(context, Way.from_json(setting.content["clips"]), setting.name)
         self._reports = push_reports(context, setting.addresses.reports)
         self._stages = Stages()
         self._frames_decoded = 0
@@ -112,7 +112,7 @@ class Decoder:
 
         for window in windows(counted(), length=self._length, stride=self._stride, keep=self._picture):
             key = ClipKey(order.video, order.attempt, clips, segment_of(window))
-            self._send(Clip(key, decoded_at, np.stack([picture.pixels for picture in window.frames])))
+            self._send(key, decoded_at, window)
             clips += 1
         if first is None or last is None:
             raise VideoError("decode", "NoFrames", f"'{video.path}' has no frame: nothing to classify")
@@ -136,12 +136,13 @@ class Decoder:
     def _beat(self) -> None:
         self._link.beat(frames=self._frames_decoded, clips=self._clips_sent, busy_s=self._stages.seconds)
 
-    def _send(self, clip: Clip) -> None:
+    def _send(self, key: ClipKey, decoded_at: float, window: Window[Picture]) -> None:
         """Send one clip; while the queue is full, wait and say so, for waiting is not stalling."""
         with self._stages.timed("send"):
-            while not self._clips.poll(POLL_MS, zmq.POLLOUT):
+            while (place := self._clips.place(POLL_MS)) is None:
                 self._beat()
-            self._clips.send_multipart(encode(clip), copy=False)  # the array is this clip's own: never written again
+            np.stack([picture.pixels for picture in window.frames], out=place)
+            self._clips.send(key, decoded_at, place)
             self._clips_sent += 1
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -22,9 +23,23 @@ import zmq
 
 from clipmux.engine.child import Setting
 from clipmux.engine.children import BEGIN, INFERENCE, MODULES
+from clipmux.engine.clip_memory import ClipMemory, Layout
+from clipmux.engine.clips import Way
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.device import softmax
-from clipmux.engine.messages import Beat, Clip, ClipKey, Control, Goodbye, Hello, Scores, Segment, Stop
+from clipmux.engine.messages import (
+    Beat,
+    Claim,
+    Clip,
+    ClipKey,
+    Control,
+    Goodbye,
+    Hello,
+    Placed,
+    Scores,
+    Segment,
+    Stop,
+)
 from clipmux.engine.model import ModelFolder, write_model
 from clipmux.engine.sockets import (
     PATH_MOST,
@@ -32,6 +47,7 @@ from clipmux.engine.sockets import (
     Context,
     Socket,
     dealer,
+    dealer_clips,
     make_addresses,
     pull_clips,
     pull_reports,
@@ -40,7 +56,7 @@ from clipmux.engine.sockets import (
     remove_sockets,
     router,
 )
-from clipmux.engine.wire import VERSION, decode_clip, decode_control, decode_report, encode
+from clipmux.engine.wire import VERSION, decode_clip, decode_control, decode_grant, decode_report, encode
 
 SHAPE = (4, 8, 8, 3)
 CLIP_BYTES = int(np.prod(SHAPE))
@@ -198,7 +214,9 @@ def test_an_absent_child_is_noticed_and_a_present_one_is_told(context: Context, 
 
 
 @contextmanager
-def inference_process(addresses: Addresses, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def inference_process(
+    addresses: Addresses, folder: Path, memory: ClipMemory | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """An inference process as the supervisor starts it, with fixed scores for clips of 4 × 8 × 8."""
     frames, height, width, _ = SHAPE
     model = ModelFolder(folder / "model", "tiny", "none.onnx", LABELS, frames=frames, height=height, width=width)
@@ -206,12 +224,17 @@ def inference_process(addresses: Addresses, folder: Path) -> Iterator[subprocess
     model.network_path.write_bytes(b"the null backend does not read it")
     write_model(model)
     config = EngineConfig(model=str(model.path), backend="null", max_batch=8)
-    setting = Setting("inference-1", addresses, {"config": config.to_json(), "run_folder": None})
+    way = Way(addresses.clips, SHAPE, hwm=64)
+    if memory is not None:
+        way = replace(way, layout=memory.layout, fd=memory.fd)
+    setting = Setting("inference-1", addresses, {"config": config.to_json(), "clips": way.to_json()})
     command = [sys.executable, "-c", BEGIN, MODULES[INFERENCE], setting.name, *filter(None, sys.path)]
     pipe = subprocess.PIPE
     with (
         (folder / "log").open("wb") as log,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log) as process,
+        subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=log, pass_fds=() if memory is None else (memory.fd,)
+        ) as process,
     ):
         try:
             assert process.stdin is not None
@@ -294,3 +317,55 @@ def test_garbage_does_not_stop_an_inference_process(context: Context, addresses:
         assert (goodbye.figures["clips"], goodbye.figures["refused"]) == (good, bad)
         assert process.wait(timeout=10) == 0
         assert not reports.poll(100)
+
+
+def test_slots_that_are_not_the_senders_are_refused(context: Context, addresses: Addresses, tmp_path: Path) -> None:
+    layout = Layout(seats=2, slots=4, shape=SHAPE)
+    memory = ClipMemory(layout)
+    key = clip(0).key
+
+    def grant(decoder: Socket) -> tuple[int, ...]:
+        return decode_grant(received(decoder), range(8)).slots
+
+    with (
+        router(context, addresses.control) as control,
+        pull_reports(context, addresses.reports) as reports,
+        inference_process(addresses, tmp_path, memory),
+        dealer_clips(context, addresses.clips, "decoder-2", hwm=64) as first,
+        dealer_clips(context, addresses.clips, "decoder-3", hwm=64) as second,
+        dealer_clips(context, addresses.clips, "decoder-4", hwm=64) as heir,
+    ):
+        memory.close()
+        said(control, Hello)
+        first.send_multipart(encode(Claim(0, 2)))
+        assert grant(first) == (0, 1, 2, 3)
+        second.send_multipart(encode(Placed(key, 1.0, 4)))  # nobody has claimed its seat
+        second.send_multipart(encode(Claim(1, 3)))
+        assert grant(second) == (4, 5, 6, 7)
+        for refused in (
+            encode(Placed(key, 1.0, 0)),  # the other's
+            encode(Placed(key, 1.0, 8)),  # there is none
+            encode(Claim(2, 9)),  # no such seat
+            encode(Claim(0, 2)),  # the other's seat, in no later turn
+            encode(clip(0)),
+            *spoilt(0),
+        ):
+            second.send_multipart(refused)
+        second.send_multipart(encode(Placed(key, 1.0, 4)))
+        second.send_multipart(encode(Placed(key, 1.0, 4)))  # again, while it is held
+        report = decode_report(received(reports), len(LABELS))
+        assert isinstance(report, Scores)
+        assert report.keys == (key,)
+        assert grant(second) == (4,)
+        heir.send_multipart(encode(Claim(0, 4)))
+        assert grant(heir) == (0, 1, 2, 3)
+        first.send_multipart(encode(Placed(key, 1.0, 0)))  # what a dead decoder's socket still delivers
+        first.send_multipart(encode(Claim(0, 2)))
+        second.send_multipart(encode(Placed(key, 1.0, 7)))
+        assert grant(second) == (7,)
+        assert not reports.poll(100) or isinstance(decode_report(reports.recv_multipart(), len(LABELS)), Scores)
+        control.send_multipart([b"inference-1", *encode(Stop())])
+        goodbye = said(control, Goodbye)
+        assert isinstance(goodbye, Goodbye)
+        assert (goodbye.figures["clips"], goodbye.figures["refused"]) == (2, 1 + 5 + len(spoilt(0)) + 1 + 2)
+        assert not heir.poll(100)

@@ -19,6 +19,7 @@ from clipmux.engine.messages import (
     LARGEST,
     Assign,
     Beat,
+    Claim,
     Clip,
     ClipKey,
     Control,
@@ -26,9 +27,11 @@ from clipmux.engine.messages import (
     Expect,
     Failed,
     Goodbye,
+    Grant,
     Hello,
     Message,
     Next,
+    Placed,
     Report,
     Scores,
     Segment,
@@ -42,6 +45,8 @@ from clipmux.engine.wire import (
     VERSION,
     decode_clip,
     decode_control,
+    decode_grant,
+    decode_placed,
     decode_report,
     encode,
 )
@@ -50,6 +55,7 @@ SHAPE = (2, 3, 4, 3)
 CLASSES = 3
 KEY = [0, 1, 0, 1, 17, None]
 PIXELS = bytes(72)
+SEAT = range(4, 8)
 
 whole = st.integers(0, LARGEST)
 attempt = st.integers(1, LARGEST)
@@ -86,6 +92,9 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Done: st.builds(Done, whole, mapping),
     Stop: st.builds(Stop),
     Goodbye: st.builds(Goodbye, mapping),
+    Placed: st.builds(Placed, keys, real, whole),
+    Claim: st.builds(Claim, whole, attempt),
+    Grant: st.builds(Grant, st.lists(st.sampled_from(SEAT)).map(tuple)),
 }
 KINDS = sorted(kind.__name__ for kind in MESSAGES)
 
@@ -93,6 +102,8 @@ RECEIVERS: list[tuple[Callable[[list[bytes]], Message], tuple[type, ...]]] = [
     (lambda frames: decode_clip(frames, SHAPE), (Clip,)),
     (lambda frames: decode_report(frames, CLASSES), get_args(Report)),
     (decode_control, get_args(Control)),
+    (decode_placed, (Placed, Claim)),
+    (lambda frames: decode_grant(frames, SEAT), (Grant,)),
 ]
 
 
@@ -190,6 +201,9 @@ SAMPLES: list[Message] = [
     Done(7, {"video_id": "abc", "result": [{"label": "archery", "score": 0.5}]}),
     Stop(),
     Goodbye({"busy_s": {"decode": 1.5}, "refused": 0}),
+    Placed(ClipKey(7, 1, 300, Segment(1, 17, (0.0, 0.5))), 12.5, 3),
+    Claim(0, 7),
+    Grant((4, 7)),
 ]
 FOREIGN: list[Any] = [
     None, True, -1, 2**64 - 1, 1.5, float("nan"), float("inf"), "", "Clip", b"\xff", [], [[]] * 50, {}, {b"x": 1},
@@ -298,6 +312,15 @@ def test_the_clip_that_the_next_test_spoils_is_right() -> None:
         "long header": [clip()[0] + b" " * CLIP_HEADER_MOST, PIXELS],
         "text that is not UTF-8": [b"\x93\x01\xa5Hello\x91\x81\xa1x\xa2\xff\xfe"],
         "key that is not text": [b"\x93\x01\xa5Hello\x91\x81\x01\x01"],
+        "slot below 0": [msgpack.packb([VERSION, "Placed", [KEY, 1.0, -1]])],
+        "slot true": [msgpack.packb([VERSION, "Placed", [KEY, 1.0, True]])],
+        "a slot and pixels": [msgpack.packb([VERSION, "Placed", [KEY, 1.0, 0]]), PIXELS],
+        "placed without a time": [msgpack.packb([VERSION, "Placed", [KEY, 0]])],
+        "long placed": [msgpack.packb([VERSION, "Placed", [KEY, 1.0, 0]]) + b" " * CLIP_HEADER_MOST],
+        "claim without a turn": [msgpack.packb([VERSION, "Claim", [0]])],
+        "grant of another seat": [msgpack.packb([VERSION, "Grant", [[4, 8]]])],
+        "grant of a list": [msgpack.packb([VERSION, "Grant", [[[4]]]])],
+        "grant of a number": [msgpack.packb([VERSION, "Grant", [4]])],
         "scores of no clip": [msgpack.packb([VERSION, "Scores", [[]]]), b""],
         "scores of too many": [msgpack.packb([VERSION, "Scores", [[KEY] * 3]]), bytes(2 * CLASSES * 4)],
         "video without frames": [msgpack.packb([VERSION, "VideoEnd", [0, 1, "a", "a", 1, 0, None]])],
