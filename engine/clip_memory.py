@@ -21,6 +21,9 @@ from .errors import ClipmuxError
 SHARE = 2
 """Clips may take one part in so many of the memory that is free, and of what a control group allows."""
 
+FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+"""Mapped whole at the start: what a process is said to use does not creep up as slots are first touched."""
+
 Slot = npt.NDArray[np.uint8]
 """Room for one clip: uint8 ``[T, H, W, C]``."""
 
@@ -100,12 +103,13 @@ class ClipMemory:
 def map_seat(fd: int, layout: Layout, seat: int) -> dict[int, Slot]:
     """A decoder's slots by number, to write into. Takes over the descriptor."""
     size = layout.slots * layout.stride
-    return _mapped(fd, layout, layout.of_seat(seat), mmap.mmap(fd, size, offset=seat * size))
+    return _mapped(fd, layout, layout.of_seat(seat), mmap.mmap(fd, size, flags=FLAGS, offset=seat * size))
 
 
 def map_all(fd: int, layout: Layout) -> dict[int, Slot]:
     """All slots by number, to read only. Takes over the descriptor."""
-    return _mapped(fd, layout, range(layout.seats * layout.slots), mmap.mmap(fd, layout.bytes, prot=mmap.PROT_READ))
+    memory = mmap.mmap(fd, layout.bytes, flags=FLAGS, prot=mmap.PROT_READ)
+    return _mapped(fd, layout, range(layout.seats * layout.slots), memory)
 
 
 def _mapped(fd: int, layout: Layout, numbers: range, memory: mmap.mmap) -> dict[int, Slot]:
