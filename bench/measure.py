@@ -30,9 +30,6 @@ from clipmux.engine.model import ModelFolder
 FORMAT = 1
 """The version of the JSON form."""
 
-REPEATS = 5
-"""Runs of everything unless told otherwise; odd, so that the median is one of them."""
-
 PACKAGES = ("openvino", "av", "numpy", "pillow", "pyzmq", "torch", "nncf", "ray")
 """Packages whose version is recorded where they are installed."""
 

@@ -1,26 +1,30 @@
-"""Options that several benchmarks have, and what every one of them does with its result."""
+"""Options that several benchmarks have, and what every one of them does with its result.
+
+What measures is imported when it is wanted: ``clipmux --help`` must not wait for numpy.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from clipmux.engine.errors import UsageError
 
-from .measure import REPEATS, Measurement, check_json, check_repeats
+if TYPE_CHECKING:
+    from .measure import Measurement
 
 Json = Annotated[Path | None, typer.Option("--json", help="File to write every figure to.")]
 Html = Annotated[Path | None, typer.Option("--html", help="File to write a report with charts to.")]
 Repeats = Annotated[int, typer.Option(help="Runs of everything; figures are medians.")]
 Backend = Annotated[str, typer.Option(help="auto, openvino, magicmind, torch or null.")]
 Device = Annotated[str, typer.Option(help="cpu, mlu:0 or cuda:0.")]
-REPEATED = REPEATS
-
+REPEATED = 5
+"""Runs of everything unless told otherwise; odd, so that the median is one of them."""
 
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
@@ -40,6 +44,7 @@ def check_outputs(repeats: int, json: Path | None, html: Path | None) -> None:
     Raises:
         UsageError: it cannot, or there is nothing to measure.
     """
+    from .measure import check_json, check_repeats
     from .report import check_html
 
     check_repeats(repeats)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
-from clipmux.engine.model import read_model
 
 from .options import (
     REPEATED,
@@ -25,6 +23,9 @@ from .options import (
     wide_console,
     words,
 )
+
+if TYPE_CHECKING:
+    from clipmux.engine.config import EngineConfig
 
 
 @exits
@@ -194,6 +195,9 @@ def end_to_end(
 
 def configured(model: str, null_delay: str, preprocess: str, **options: Any) -> EngineConfig:
     """What a run is told."""
+    from clipmux.engine.config import EngineConfig
+    from clipmux.engine.model import read_model
+
     if preprocess:
         options["preprocess"] = preprocess
     return EngineConfig(model=str(read_model(model).path.resolve()), null_delay_ms=parse_delay(null_delay), **options)

@@ -341,7 +341,9 @@ def test_run_feeds_the_network_its_own_geometry(last: bool, labels: Path, tmp_pa
     videos.mkdir()
     for number, (width, height) in enumerate([(96, 64), (64, 96), (56, 40)]):
         write_video(videos / f"{number}.mp4", moving(19 + number, width, height))
-    done = clipmux("run", videos, "--model", model.path, "--output", tmp_path / "run", "--stride", "6")
+    done = clipmux(
+        "run", videos, "--model", model.path, "--output", tmp_path / "run", "--stride", "6", "--preprocess", "exact"
+    )
     assert done.returncode == 0, done.stderr
     found = results(tmp_path / "run")
     assert len(found) == 3
