@@ -57,17 +57,18 @@ class Child:
         return status
 
 
-def start_child(role: str, setting: Setting, *, log: BinaryIO, pass_fds: Sequence[int] = ()) -> Child:
+def start_child(role: str, module: str, setting: Setting, *, log: BinaryIO, pass_fds: Sequence[int] = ()) -> Child:
     """Start a fresh interpreter in a role.
 
     Args:
         role: a key of ``MODULES``.
+        module: what to run as it, usually the one there.
         setting: what it is told, on its standard input.
         log: an open file that becomes its standard error.
         pass_fds: open descriptors that it inherits, under the same numbers.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", BEGIN, MODULES[role], setting.name, *filter(None, sys.path)],
+        [sys.executable, "-c", BEGIN, module, setting.name, *filter(None, sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

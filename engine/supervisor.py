@@ -18,7 +18,7 @@ import zmq
 from clipmux.workers.sources import Video
 
 from .child import Setting
-from .children import COLLECTOR, DECODER, INFERENCE, Child, describe_exit, start_child
+from .children import COLLECTOR, DECODER, INFERENCE, MODULES, Child, describe_exit, start_child
 from .clip_memory import ClipMemory
 from .clips import Way
 from .config import EngineConfig
@@ -88,15 +88,25 @@ class Supervisor:
         model: the model folder that ``config`` names, already read.
         run_folder: where the collector writes results; None to only report them.
         log_file: where children write what they have to say.
+        decoder: a module to be the decoders in place of the real one: a benchmark's, which needs no videos.
     """
 
-    def __init__(self, config: EngineConfig, model: ModelFolder, *, run_folder: Path | None, log_file: Path) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: ModelFolder,
+        *,
+        run_folder: Path | None,
+        log_file: Path,
+        decoder: str = MODULES[DECODER],
+    ) -> None:
         self.progress = Progress()
         self.about: dict[str, Any] = {}
         self._config = config
         self._model = model
         self._run_folder = run_folder
         self._log_file = log_file
+        self._modules = {**MODULES, DECODER: decoder}
         self._children: dict[str, Child] = {}
         self._started = 0
         self._pending: dict[int, Handout] = {}
@@ -128,8 +138,11 @@ class Supervisor:
         """The living children: role, process, and what each counted so far, for whoever watches a run."""
         return list(self._children.values())
 
-    def start(self) -> None:
+    def start(self, *, wait_for_decoders: bool = False) -> None:
         """Start all processes and wait until inference and collector are ready.
+
+        Args:
+            wait_for_decoders: until every decoder is ready too, for whoever measures what comes after.
 
         Raises:
             UsageError: what was asked for does not work on this machine (said by a child).
@@ -149,7 +162,8 @@ class Supervisor:
         self._start_child(COLLECTOR)
         for seat in range(self._config.decoders):
             self._start_child(DECODER, seat)
-        while not all(child.ready for child in self._children.values() if child.role != DECODER):
+        late = () if wait_for_decoders else (DECODER,)
+        while not all(child.ready or child.role in late for child in self._children.values()):
             self._turn()
 
     def outcomes(
@@ -370,7 +384,8 @@ class Supervisor:
             "clips": way.to_json(),
         }
         fds = () if memory is None else (memory.fd,)
-        child = start_child(role, Setting(name, self._addresses, content), log=self._log, pass_fds=fds)
+        setting = Setting(name, self._addresses, content)
+        child = start_child(role, self._modules[role], setting, log=self._log, pass_fds=fds)
         child.seat = seat
         self._children[name] = child
         self._poller.register(child.sentinel, zmq.POLLIN)

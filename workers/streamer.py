@@ -1,0 +1,107 @@
+"""What decoders do besides decoding: ask for a video, send its clips, tell the collector how many were *sent*."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipmux.engine.child import Setting
+from clipmux.engine.clips import Way, open_sender
+from clipmux.engine.control import Link, expect
+from clipmux.engine.errors import VideoError
+from clipmux.engine.messages import Assign, ClipKey, Goodbye, Hello, Next, Stop, VideoEnd, VideoFailed
+from clipmux.engine.sockets import Context, push_reports
+from clipmux.engine.stages import Stages
+from clipmux.engine.wire import encode
+
+from .sources import Video
+
+log = logging.getLogger(__name__)
+
+POLL_MS = 250
+
+
+class Streamer(ABC):
+    """A decoder process around its decoding.
+
+    Attributes:
+        stages: where its time goes.
+        frames: decoded so far.
+        clips: sent so far.
+    """
+
+    def __init__(self, setting: Setting, context: Context, link: Link) -> None:
+        self.stages = Stages()
+        self.frames = 0
+        self.clips = 0
+        self._link = link
+        self._sender = open_sender(context, Way.from_json(setting.content["clips"]), setting.name)
+        self._reports = push_reports(context, setting.addresses.reports)
+
+    @abstractmethod
+    def stream(self, order: Assign, video: Video) -> VideoEnd:
+        """Send every clip of a video as it is complete.
+
+        Raises:
+            VideoError: the video cannot be classified.
+        """
+
+    @abstractmethod
+    def figures(self) -> dict[str, Any]:
+        """What it adds to its part of the summary."""
+
+    def run(self) -> None:
+        gc.freeze()  # what is loaded stays: collecting after each video then takes a fraction of a millisecond
+        self._link.send(Hello())
+        while True:
+            self._link.send(Next())
+            order = expect(self._link.receive(None), Assign, Stop)
+            if not isinstance(order, Assign):
+                break
+            self._reports.send_multipart(encode(self._outcome(order)))
+            gc.collect()  # PyAV's frames are in reference cycles where they have side data: megabytes, few objects
+        self._link.send(Goodbye({**self.stages.figures(), "frames": self.frames, **self.figures()}))
+        self._sender.close()
+        self._reports.close()
+
+    def beat(self) -> None:
+        """Tell of progress, now and then."""
+        self._link.beat(frames=self.frames, clips=self.clips, busy_s=self.stages.seconds)
+
+    def send(self, key: ClipKey, decoded_at: float, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """Send one clip; while the queue is full, wait and say so, for waiting is not stalling.
+
+        Args:
+            key: which clip.
+            decoded_at: when its last frame had been decoded.
+            pictures: its frames, uint8 ``[H, W, 3]`` each; copied.
+        """
+        with self.stages.timed("send"):
+            while (place := self._sender.place(POLL_MS)) is None:
+                self.beat()
+            np.stack(pictures, out=place)
+            self._sender.send(key, decoded_at, place)
+            self.clips += 1
+
+    def _outcome(self, order: Assign) -> VideoEnd | VideoFailed:
+        video = Video.from_dict(order.source)
+        try:
+            return self.stream(order, video)
+        except VideoError as error:
+            return _failed(order, video, error)
+        except Exception as error:  # a file that meets a fault of ours or of a codec must not cost the others
+            log.exception("'%s' met an unexpected error", video.path)
+            message = f"'{video.path}' met an unexpected error, {type(error).__name__}: {error}"
+            return _failed(order, video, VideoError("decode", type(error).__name__, message[:4000]))
+
+
+def _failed(order: Assign, video: Video, error: VideoError) -> VideoFailed:
+    return VideoFailed(
+        order.video, order.attempt, video.video_id, str(video.path), error.stage, error.kind, error.message
+    )
