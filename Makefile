@@ -40,7 +40,8 @@ unit: .venv/checks .venv/installed
 # Results that are there are kept: an interrupted session goes on where it was. What each one is for: docs/benchmarks.md
 BENCH ?= runs/bench
 RESULTS := $(addprefix $(BENCH)/,$(addsuffix .json,pipeline decode codecs $(if $(VIDEOS),pixels) \
-  baselines-float32 baselines-bfloat16 baselines-int8 baselines-720p pace memory sweep inference backends server))
+  baselines-float32 baselines-bfloat16 baselines-int8 baselines-720p pace transport transport-pace memory sweep \
+  inference backends server))
 CLIPMUX := $(BIN)/clipmux
 GIVEN := $(if $(VIDEOS),"$(VIDEOS)")
 FLOAT32 := $(BENCH)/models/r3d50
@@ -60,6 +61,8 @@ $(BENCH)/baselines-bfloat16.json: WHAT = end-to-end $(GIVEN) $(LONG) --model $(F
 $(BENCH)/baselines-int8.json: WHAT = end-to-end $(GIVEN) $(LONG) --model $(FLOAT32)-int8 --float32 $(FLOAT32) $(RIVALS)
 $(BENCH)/baselines-720p.json: WHAT = end-to-end --kind h264-mp4:1280x720 --videos 24 --model $(FLOAT32)-int8 --baselines dataloader,ray --baseline-preprocess exact
 $(BENCH)/pace.json: WHAT = end-to-end --videos 400 --stride 1 --model $(FLOAT32) --backend null --null-delay 0.4+0.25
+$(BENCH)/transport.json: WHAT = transport
+$(BENCH)/transport-pace.json: WHAT = transport --null-delay 0.4+0.25
 $(BENCH)/memory.json: WHAT = memory --model $(FLOAT32) --backend null
 $(BENCH)/sweep.json: WHAT = sweep $(GIVEN) --model $(FLOAT32) --model $(FLOAT32)-int8 --workers 1,2,4 --batch 4,8,16 --repeats 3
 $(BENCH)/inference.json: WHAT = inference $(MODELS)

@@ -1,4 +1,4 @@
-"""A process that does one stage of a run and nothing else: decoding, inference, or a first prediction.
+"""A process that does one stage of a run and nothing else: decoding, inference, a first prediction, or ends of a pipe.
 
 What to do comes as one line of JSON on standard input. It says that it is ready by a line on standard output, begins
 when told by a second line, and answers with a line of JSON. Standard input is then the death pipe: when it ends, so
@@ -27,6 +27,7 @@ from clipmux.workers.preprocess import Preprocess, open_preprocess
 from clipmux.workers.sources import Video
 from clipmux.workers.windows import windows
 
+from .bare import pull, push
 from .inference import Until, cpu_seconds, in_parallel, noise_batch
 
 READY = "ready"
@@ -105,7 +106,7 @@ def _first(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str,
     return {"clips": len(clips), "best": int(np.concatenate(scores).mean(0).argmax())}
 
 
-STAGES = {"decode": _decode, "inference": _inference, "first": _first}
+STAGES = {"decode": _decode, "inference": _inference, "first": _first, "push": push, "pull": pull}
 
 
 def _preprocess(config: EngineConfig, model: ModelFolder) -> Preprocess:

@@ -11,7 +11,7 @@ import typer
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
 
-from .speed import decode, end_to_end, inference, memory, sweep
+from .speed import decode, end_to_end, inference, memory, sweep, transport
 
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -121,3 +121,4 @@ bench_app.command(short_help="Frames per second and core, with and without prepr
 bench_app.command("end-to-end", short_help="A real run beside what its stages cost alone.")(end_to_end)
 bench_app.command(short_help="Peak memory for a few videos and for many.")(memory)
 bench_app.command(short_help="Runs over a grid of workers, batches and precisions.")(sweep)
+bench_app.command(short_help="Clips to the device and nothing else, beside a bare PUSH and PULL.")(transport)

@@ -1,4 +1,4 @@
-"""``clipmux bench inference|decode|end-to-end|memory|sweep``: how fast, and how near to what the machine can do."""
+"""``clipmux bench inference|decode|end-to-end|memory|sweep|transport``: how fast, how near to what can be."""
 
 from __future__ import annotations
 
@@ -273,6 +273,38 @@ def sweep(
         count=videos,
         kind=parse_kinds(kind)[0],
         frames=frames,
+        repeats=repeats,
+        console=wide_console(),
+    )
+    keep(measurement, json, html)
+
+
+@exits
+def transport(
+    model: Annotated[str, typer.Option(help="Model folder, whose clips' shape counts, or 'demo'.")] = "demo",
+    clips: Annotated[int, typer.Option(help="Clips of each run.")] = 10_000,
+    generators: Annotated[int, typer.Option(help="Processes that send clips.")] = 1,
+    null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
+    repeats: Repeats = REPEATED,
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """Generated clips through the engine to null, in each way that clips travel, beside a bare PUSH and PULL.
+
+    Examples:
+
+      clipmux bench transport
+
+      clipmux bench transport --null-delay 0.4+0.25 --json pace.json
+    """
+    from .transport import transport as measure
+
+    check_outputs(repeats, json, html)
+    if generators < 1:
+        raise UsageError(f"--generators is {generators}: give how many processes send clips, at least 1")
+    measurement = measure(
+        configured(model, null_delay, "", workers=generators, backend="null"),
+        clips=clips,
         repeats=repeats,
         console=wide_console(),
     )

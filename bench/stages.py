@@ -71,8 +71,8 @@ def decode_cost(config: EngineConfig, videos: Sequence[Video], *, processes: int
         ClipmuxError: a process failed, or no video gave a clip.
     """
     shares = [share for number in range(processes) if (share := videos[number::processes])]
-    asked = [{"videos": [video.to_dict() for video in share]} for share in shares]
-    answers = _do("decode", config, asked)
+    asked = [{"stage": "decode", "videos": [video.to_dict() for video in share]} for share in shares]
+    answers = do(config, asked)
     if not sum(answer["clips"] for answer in answers):
         raise ClipmuxError("not one of the videos gave a clip: see with 'clipmux run' what is wrong with them")
     return Cost(
@@ -89,7 +89,7 @@ def inference_cost(config: EngineConfig, *, seconds: float) -> Cost:
         UsageError: it is not on this machine.
         ClipmuxError: it failed.
     """
-    (answer,) = _do("inference", config, [{"seconds": seconds}])
+    (answer,) = do(config, [{"stage": "inference", "seconds": seconds}])
     return Cost(**answer)
 
 
@@ -100,16 +100,22 @@ def first_prediction_s(config: EngineConfig, video: Video) -> float:
         ClipmuxError: it failed.
     """
     start = time.monotonic()
-    _do("first", config, [{"videos": [video.to_dict()]}])
+    do(config, [{"stage": "first", "videos": [video.to_dict()]}])
     return time.monotonic() - start
 
 
-def _do(stage: str, config: EngineConfig, asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A process per entry of ``asked``; they begin when all of them are ready."""
+def do(config: EngineConfig, asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A process of bench/alone.py per entry of ``asked``, each with its ``stage``; they begin when all are ready.
+
+    Returns:
+        What each answered.
+
+    Raises:
+        UsageError: what was asked for is not on this machine.
+        ClipmuxError: a process failed.
+    """
     with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(_Process({**entry, "stage": stage, "config": config.to_json()})) for entry in asked
-        ]
+        processes = [stack.enter_context(_Process({**entry, "config": config.to_json()})) for entry in asked]
         for process in processes:
             process.wait_until_ready()
         for process in processes:
