@@ -33,6 +33,9 @@ from .wire import CLIP_HEADER_MOST, decode_clip, decode_grant, decode_placed, en
 
 log = logging.getLogger(__name__)
 
+LEAST = 2
+"""Slots of a decoder at least: one to fill, one on its way."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -98,6 +101,8 @@ class ClipReceiver(ABC):
 
     socket: Socket
     refused: int = 0
+    room: int = 0
+    """Clips that may wait between all decoders and here; 0 where the sockets' own marks bound them."""
 
     @abstractmethod
     def receive(self, most: int) -> list[Clip]:
@@ -128,11 +133,19 @@ def open_sender(context: Context, way: Way, name: str) -> ClipSender:
     return _SharedSender(context, way, way.layout, name)
 
 
-def open_receiver(context: Context, way: Way) -> ClipReceiver:
-    """Inference's end."""
+def open_receiver(context: Context, way: Way, *, enough: int) -> ClipReceiver:
+    """Inference's end.
+
+    Args:
+        context: of the process.
+        way: what the supervisor said.
+        enough: clips that keep the device busy. Where pixels are in the clip memory, no more are let wait, however much
+            memory there is: a decoder that runs further ahead makes every clip wait longer, and on a CPU it takes the
+            time for that from inference.
+    """
     if way.layout is None:
         return _SocketReceiver(context, way)
-    return _SharedReceiver(context, way, way.layout)
+    return _SharedReceiver(context, way, way.layout, enough)
 
 
 class _SocketSender(ClipSender):
@@ -201,8 +214,10 @@ class _SharedSender(ClipSender):
 
 
 class _SharedReceiver(ClipReceiver):
-    def __init__(self, context: Context, way: Way, layout: Layout) -> None:
+    def __init__(self, context: Context, way: Way, layout: Layout, enough: int) -> None:
         self._layout = layout
+        self._share = min(layout.slots, max(LEAST, -(-enough // layout.seats)))
+        self.room = layout.seats * self._share
         self._slots = map_all(way.fd, layout)
         self._owners: dict[int, bytes] = {}
         """The decoder in each seat, and its turn."""
@@ -252,7 +267,8 @@ class _SharedReceiver(ClipReceiver):
         if seat >= self._layout.seats or claim.turn <= self._turns.get(seat, 0):
             raise MessageError(f"{quoted(sender)} claims seat {seat} of {self._layout.seats} in turn {claim.turn}")
         self._owners[seat], self._turns[seat] = sender, claim.turn
-        self._grant(sender, [slot for slot in self._layout.of_seat(seat) if slot not in self._held])
+        slots = self._layout.of_seat(seat)[: self._share]
+        self._grant(sender, [slot for slot in slots if slot not in self._held])
 
     def _grant(self, decoder: bytes, slots: list[int]) -> None:
         self._lent.update(dict.fromkeys(slots, decoder))

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 TURN = 16
 """Clips taken from the socket before the device is looked after again."""
+AHEAD = 6
+"""Batches' worth of clips that may be on their way: two in the batcher, and four to even out decoders' bursts."""
 LAST_WAIT_S = 0.02
 """How long to wait for clips that may still be inside the sockets once all decoders are done."""
 
@@ -56,7 +58,9 @@ class Inference:
         self._max_delay = config.max_delay_s
         self._batcher: Batcher[Clip] = Batcher(size=self._backend.preferred_batch, max_delay=config.max_delay_s)
         self._link = link
-        self._clips = open_receiver(context, Way.from_json(setting.content["clips"]))
+        self._clips = open_receiver(
+            context, Way.from_json(setting.content["clips"]), enough=AHEAD * self._backend.preferred_batch
+        )
         self._reports = push_reports(context, setting.addresses.reports)
         self._more = True
         self._stopping = False
@@ -150,6 +154,7 @@ class Inference:
             "preferred_batch": self._backend.preferred_batch,
             "runners": self._backend.runners,
             "places": self._device.places,
+            "room": self._clips.room,
         }
 
     def _figures(self) -> dict[str, Any]:

@@ -307,8 +307,7 @@ class Supervisor:
         sent = sum(child.counts.get("clips", 0) for child in self._children.values() if child.role == DECODER)
         scored = sum(child.counts.get("clips", 0) for child in self._children.values() if child.role == INFERENCE)
         room = 2 * self._config.decoders * self._config.queue_hwm(self._model)
-        if self._memory is not None:
-            room = self._memory.layout.seats * self._memory.layout.slots
+        room = self.about.get("room") or room
         self.progress.queue_fill = min(1.0, max(0.0, (sent - scored) / room))
 
     # -- handing out ---------------------------------------------------------------------------------------------------
