@@ -63,6 +63,8 @@ class Inference:
         )
         self._reports = push_reports(context, setting.addresses.reports)
         self._more = True
+        self._left = False
+        """The last look at the socket may not have emptied it."""
         self._stopping = False
         self._stages = Stages()
         self._latency = Histogram()
@@ -93,12 +95,16 @@ class Inference:
             raise ClipmuxError(f"the network gives {classes} scores, its model.json lists {self._classes} labels")
 
     def _receive(self) -> None:
-        for clip in self._clips.receive(min(TURN, self._batcher.room)):
+        most = min(TURN, self._batcher.room)
+        clips = self._clips.receive(most)
+        for clip in clips:
             self._batcher.add(clip, time.monotonic())
+        self._left = 0 < most == len(clips)
 
     def _dispatch(self) -> None:
         while self._device.free:
-            clips = self._batcher.take(time.monotonic(), idle=self._device.idle, more=self._more)
+            more = self._more or self._left
+            clips = self._batcher.take(time.monotonic(), idle=self._device.idle, more=more)
             if not clips:
                 return
             self._began = self._began or time.monotonic()
@@ -127,7 +133,7 @@ class Inference:
 
     def _wait(self) -> None:
         """Until a clip, a result or an order comes, or a partial batch is due."""
-        if self._stopping or (self._device.free and len(self._batcher) >= self._batcher.size):
+        if self._stopping or self._left or (self._device.free and len(self._batcher) >= self._batcher.size):
             return
         watched: list[Any] = [self._device.fileno(), self._link.socket]
         if self._batcher.room > 0:
