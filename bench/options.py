@@ -23,6 +23,17 @@ Html = Annotated[Path | None, typer.Option("--html", help="File to write a repor
 Repeats = Annotated[int, typer.Option(help="Runs of everything; figures are medians.")]
 Backend = Annotated[str, typer.Option(help="auto, openvino, magicmind, torch or null.")]
 Device = Annotated[str, typer.Option(help="cpu, mlu:0 or cuda:0.")]
+NullDelay = Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")]
+Preprocess = Annotated[str, typer.Option(help="Way to pixels; a run's own default unless given.")]
+Inputs = Annotated[
+    list[str] | None, typer.Argument(metavar="[VIDEOS…]", help="As 'clipmux run' takes them; else made ones.")
+]
+RunVideos = Annotated[int, typer.Option(help="Videos of a run; given ones are taken again. 0: each once.")]
+MadeKind = Annotated[str, typer.Option(help="Made videos: encoding and size.")]
+MadeFrames = Annotated[int, typer.Option(help="Frames of each made video.")]
+Stride = Annotated[int, typer.Option(help="Frames from one clip's start to the next's.")]
+Workers = Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")]
+MaxBatch = Annotated[int, typer.Option(help="Clips in one device call at most.")]
 REPEATED = 5
 """Runs of everything unless told otherwise; odd, so that the median is one of them."""
 
@@ -81,16 +92,3 @@ def _listed(text: str, option: str, kind: Callable[[str], int], wanted: str) -> 
         return [kind(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} is '{text}': give {wanted}") from None
-
-
-def parse_delay(text: str) -> tuple[float, float]:
-    """``0.4+0.25`` as two times in ms.
-
-    Raises:
-        UsageError: something else.
-    """
-    try:
-        per_batch, per_clip = (float(part) for part in text.split("+"))
-    except ValueError:
-        raise UsageError(f"--null-delay is '{text}': give two times in ms, like 0.4+0.25") from None
-    return per_batch, per_clip

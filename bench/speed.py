@@ -14,12 +14,20 @@ from .options import (
     Backend,
     Device,
     Html,
+    Inputs,
     Json,
+    MadeFrames,
+    MadeKind,
+    MaxBatch,
+    NullDelay,
+    Preprocess,
     Repeats,
+    RunVideos,
+    Stride,
+    Workers,
     check_outputs,
     keep,
     numbers,
-    parse_delay,
     wide_console,
     words,
 )
@@ -98,14 +106,12 @@ def inference(
 
 @exits
 def decode(
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[VIDEOS…]", help="As 'clipmux run' takes them; else made ones.")
-    ] = None,
+    inputs: Inputs = None,
     preprocess: Annotated[str, typer.Option(help="Ways to pixels, with commas between; all unless given.")] = "",
     kinds: Annotated[
         str, typer.Option(help="Made videos: h264, all, or the like of h264-mp4:340x256,vp9-webm:640x360.")
     ] = "all",
-    frames: Annotated[int, typer.Option(help="Frames of each made video.")] = 96,
+    frames: MadeFrames = 96,
     duration: Annotated[float, typer.Option(help="CPU seconds of a run at least.")] = 0.5,
     difference: Annotated[bool, typer.Option("--difference", help="Compare pixels with the first way's.")] = False,
     repeats: Repeats = REPEATED,
@@ -139,20 +145,18 @@ def decode(
 
 @exits
 def end_to_end(
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[VIDEOS…]", help="As 'clipmux run' takes them; else made ones.")
-    ] = None,
+    inputs: Inputs = None,
     model: Annotated[list[str] | None, typer.Option(help="Model folder, or 'demo'; repeatable.")] = None,
-    videos: Annotated[int, typer.Option(help="Videos of a run; given ones are taken again. 0: each once.")] = 0,
-    kind: Annotated[str, typer.Option(help="Made videos: encoding and size.")] = "h264-mp4:340x256",
-    frames: Annotated[int, typer.Option(help="Frames of each made video.")] = 96,
-    stride: Annotated[int, typer.Option(help="Frames from one clip's start to the next's.")] = 16,
-    workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
-    max_batch: Annotated[int, typer.Option(help="Clips in one device call at most.")] = 64,
+    videos: RunVideos = 0,
+    kind: MadeKind = "h264-mp4:340x256",
+    frames: MadeFrames = 96,
+    stride: Stride = 16,
+    workers: Workers = 0,
+    max_batch: MaxBatch = 64,
     backend: Backend = "auto",
     device: Device = "cpu",
-    null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
-    preprocess: Annotated[str, typer.Option(help="Way to pixels; a run's own default unless given.")] = "",
+    null_delay: NullDelay = "0+0",
+    preprocess: Preprocess = "",
     alone: Annotated[float, typer.Option(help="Seconds of inference alone, in each round.")] = 5.0,
     baselines: Annotated[str, typer.Option(help="With commas: reference, dataloader, ray.")] = "",
     float32: Annotated[str, typer.Option(help="Folder that compiled models came from, for 'reference'.")] = "",
@@ -195,7 +199,7 @@ def end_to_end(
 
 def configured(model: str, null_delay: str, preprocess: str, **options: Any) -> EngineConfig:
     """What a run is told."""
-    from clipmux.engine.config import EngineConfig
+    from clipmux.engine.config import EngineConfig, parse_delay
     from clipmux.engine.model import read_model
 
     if preprocess:
@@ -208,12 +212,12 @@ def memory(
     model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "demo",
     videos: Annotated[str, typer.Option(help="Videos of the runs that are compared, rising.")] = "50,1000",
     frames: Annotated[int, typer.Option(help="Frames of each video.")] = 32,
-    workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
-    max_batch: Annotated[int, typer.Option(help="Clips in one device call at most.")] = 64,
+    workers: Workers = 0,
+    max_batch: MaxBatch = 64,
     backend: Backend = "auto",
     device: Device = "cpu",
-    null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
-    preprocess: Annotated[str, typer.Option(help="Way to pixels; a run's own default unless given.")] = "",
+    null_delay: NullDelay = "0+0",
+    preprocess: Preprocess = "",
     repeats: Repeats = REPEATED,
     json: Json = None,
     html: Html = None,
@@ -238,20 +242,18 @@ def memory(
 
 @exits
 def sweep(
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[VIDEOS…]", help="As 'clipmux run' takes them; else made ones.")
-    ] = None,
+    inputs: Inputs = None,
     model: Annotated[list[str] | None, typer.Option(help="Model folder; repeat it for several precisions.")] = None,
     workers: Annotated[str, typer.Option(help="Numbers of decoder processes, with commas.")] = "1,2,4",
     batch: Annotated[str, typer.Option(help="Largest batches, with commas.")] = "1,8,32",
-    videos: Annotated[int, typer.Option(help="Videos of a run; given ones are taken again. 0: each once.")] = 0,
-    kind: Annotated[str, typer.Option(help="Made videos: encoding and size.")] = "h264-mp4:340x256",
-    frames: Annotated[int, typer.Option(help="Frames of each made video.")] = 96,
-    stride: Annotated[int, typer.Option(help="Frames from one clip's start to the next's.")] = 16,
+    videos: RunVideos = 0,
+    kind: MadeKind = "h264-mp4:340x256",
+    frames: MadeFrames = 96,
+    stride: Stride = 16,
     backend: Backend = "auto",
     device: Device = "cpu",
-    null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
-    preprocess: Annotated[str, typer.Option(help="Way to pixels; a run's own default unless given.")] = "",
+    null_delay: NullDelay = "0+0",
+    preprocess: Preprocess = "",
     repeats: Repeats = REPEATED,
     json: Json = None,
     html: Html = None,
@@ -284,7 +286,7 @@ def transport(
     model: Annotated[str, typer.Option(help="Model folder, whose clips' shape counts, or 'demo'.")] = "demo",
     clips: Annotated[int, typer.Option(help="Clips of each run.")] = 10_000,
     generators: Annotated[int, typer.Option(help="Processes that send clips.")] = 1,
-    null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
+    null_delay: NullDelay = "0+0",
     repeats: Repeats = REPEATED,
     json: Json = None,
     html: Html = None,

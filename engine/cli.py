@@ -66,14 +66,6 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _delay(text: str) -> tuple[float, float]:
-    try:
-        per_batch, per_clip = (float(part) for part in text.split("+"))
-    except ValueError:
-        raise UsageError(f"--null-delay is '{text}': give two times in ms, like 0.4+0.25") from None
-    return per_batch, per_clip
-
-
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file with any of these options as keys.", callback=_read_config, is_eager=True),
@@ -121,7 +113,7 @@ def run(
     if output is None:
         raise UsageError("no --output: give the run folder to write, for example runs/first")
 
-    from .config import EngineConfig
+    from .config import EngineConfig, parse_delay
     from .model import read_model
 
     settings = EngineConfig(
@@ -133,7 +125,7 @@ def run(
         max_batch=max_batch,
         device=device,
         backend=backend,
-        null_delay_ms=_delay(null_delay),
+        null_delay_ms=parse_delay(null_delay),
         max_delay_s=max_delay,
         decode_timeout_s=decode_timeout,
         queue_bytes=queue_memory << 20,

@@ -24,6 +24,19 @@ PREPROCESSES = (FAST, EXACT)
 """Ways from a decoded frame to pixels: see workers/preprocess.py."""
 
 
+def parse_delay(text: str) -> tuple[float, float]:
+    """``0.4+0.25`` as two times in ms, for ``null_delay_ms``.
+
+    Raises:
+        UsageError: something else.
+    """
+    try:
+        per_batch, per_clip = (float(part) for part in text.split("+"))
+    except ValueError:
+        raise UsageError(f"--null-delay is '{text}': give two times in ms, like 0.4+0.25") from None
+    return per_batch, per_clip
+
+
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
