@@ -35,13 +35,14 @@ class Stages:
 
 
 def peak_rss() -> int:
-    """Peak resident memory of this process in bytes.
+    """Peak resident memory of this process in bytes, without shared memory, which others would count again.
 
     Linux's ``ru_maxrss`` starts from the parent's size at the time of the fork, so the kernel's own high-water mark is
     read where there is one.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
+        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
+        return sizes["VmHWM"] - sizes.get("RssShmem", 0)
+    except (OSError, KeyError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

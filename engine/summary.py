@@ -115,7 +115,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("bound by", summary["bound_by"])
     table.add_row("preprocessing", summary["preprocess"] or "–")
     memory = sum(item["bytes"] for item in summary["peak_rss_bytes"])
-    table.add_row("peak memory", f"{memory / 2**20:.0f} MiB in {len(summary['peak_rss_bytes'])} processes")
+    table.add_row(
+        "peak memory", f"{memory / 2**20:.0f} MiB in {len(summary['peak_rss_bytes'])} processes, shared aside"
+    )
     return table
 
 
