@@ -21,10 +21,11 @@ from .config import EngineConfig
 from .errors import ClipmuxError
 from .model import ModelFolder, read_model
 from .prediction import Prediction
+from .processes import Interrupted
 from .progress import ProgressLine
 from .stages import Stages
 from .summary import summarise, summary_table
-from .supervisor import Interrupted, Supervisor
+from .supervisor import Supervisor
 
 log = logging.getLogger("clipmux")
 

@@ -9,55 +9,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import zmq
 
 from clipmux.workers.sources import Video
 
-from .child import Setting
-from .children import COLLECTOR, DECODER, INFERENCE, MODULES, Child, describe_exit, start_child
-from .clip_memory import ClipMemory
-from .clips import Way
+from .children import COLLECTOR, DECODER, INFERENCE, MODULES, Child
 from .config import EngineConfig
-from .errors import ClipmuxError, MessageError, UsageError
-from .messages import (
-    Assign,
-    Beat,
-    Control,
-    Done,
-    Expect,
-    Failed,
-    Goodbye,
-    Hello,
-    Next,
-    Stop,
-    VideoFailed,
-)
+from .errors import ClipmuxError, MessageError
+from .messages import Assign, Beat, Control, Done, Expect, Next, VideoFailed
 from .model import ModelFolder
 from .prediction import Prediction
-from .sockets import Context, Socket, make_addresses, push_reports, remove_sockets, router
-from .wire import decode_control, encode
+from .processes import Processes
+from .wire import encode
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
 ATTEMPTS = 3
 """A video is handed out again twice at most after it crashed its decoder."""
-START_TIMEOUT_S = 120.0
-LAST_WORDS_S, SILENCE_S = 2.0, 0.25
-"""How long to listen to a child that has ended without a goodbye, altogether and while it says nothing."""
-STOP_S = 10.0
-"""From the order to stop until what still runs is killed, for all children together."""
-INTERRUPTED_STOP_S = 3.0
-
-
-class Interrupted(ClipmuxError):  # noqa: N818  (not a fault)
-    """The run was asked to stop before its end; it can be resumed."""
-
-    exit_status = 130
 
 
 @dataclass
@@ -80,8 +49,8 @@ class Progress:
     restarts: int = 0
 
 
-class Supervisor:
-    """The processes of one engine.
+class Supervisor(Processes):
+    """The processes of one engine that classifies videos.
 
     Args:
         config: what the engine was told.
@@ -100,43 +69,14 @@ class Supervisor:
         log_file: Path,
         decoder: str = MODULES[DECODER],
     ) -> None:
+        modules = {**MODULES, DECODER: decoder}
+        super().__init__(config, model, run_folder=run_folder, log_file=log_file, modules=modules)
         self.progress = Progress()
-        self.about: dict[str, Any] = {}
-        self._config = config
-        self._model = model
-        self._run_folder = run_folder
-        self._log_file = log_file
-        self._modules = {**MODULES, DECODER: decoder}
-        self._children: dict[str, Child] = {}
-        self._started = 0
         self._pending: dict[int, Handout] = {}
         self._again: list[int] = []
         self._handed = 0
         self._outcomes: list[Prediction] = []
-        self._figures: list[tuple[str, dict[str, Any]]] = []
         self._told_more = True
-        self._interrupted = False
-        self._stopping = False
-        self._context: Context | None = None
-        self._memory: ClipMemory | None = None
-        self._clip_memory = ""
-
-    @property
-    def running(self) -> bool:
-        return self._context is not None
-
-    @property
-    def interrupted(self) -> bool:
-        return self._interrupted
-
-    def interrupt(self) -> None:
-        """Ask a running ``outcomes`` to stop; safe in a signal handler."""
-        self._interrupted = True
-
-    @property
-    def processes(self) -> list[Child]:
-        """The living children: role, process, and what each counted so far, for whoever watches a run."""
-        return list(self._children.values())
 
     def start(self, *, wait_for_decoders: bool = False) -> None:
         """Start all processes and wait until inference and collector are ready.
@@ -148,16 +88,10 @@ class Supervisor:
             UsageError: what was asked for does not work on this machine (said by a child).
             ClipmuxError: a process did not start.
         """
-        self._addresses = make_addresses()
-        self._context = zmq.Context()
-        self._control: Socket = router(self._context, self._addresses.control)
-        self._reports: Socket = push_reports(self._context, self._addresses.reports)
-        self._poller = zmq.Poller()
-        self._poller.register(self._control, zmq.POLLIN)
-        self._log: BinaryIO = self._log_file.open("ab")
+        self._open()
+        self._pending.clear()
+        self._again.clear()
         self._told_more = True
-        self._stopping = False
-        self._take_clip_memory()
         self._start_child(INFERENCE)
         self._start_child(COLLECTOR)
         for seat in range(self._config.decoders):
@@ -188,86 +122,10 @@ class Supervisor:
             if source is None and not self._pending:
                 return
 
-    def stop(self) -> list[tuple[str, dict[str, Any]]]:
-        """End all processes: ask, wait until one shared deadline, then kill. Returns (role, figures) of each.
-
-        May be called at any time, also after a failure, and twice.
-        """
-        if self._context is None:
-            return self._figures
-        self._stopping = True
-        interrupted = self._interrupted or bool(self._pending)
-        deadline = time.monotonic() + (INTERRUPTED_STOP_S if interrupted else STOP_S)
-        for child in list(self._children.values()):
-            child.stopping = True
-            if child.role == DECODER and (interrupted or not child.ready):
-                child.process.kill()  # it has nothing that must be kept
-            else:
-                self._send(child, Stop())
-        while self._children and time.monotonic() < deadline:
-            try:
-                self._turn()
-            except ClipmuxError as error:
-                log.warning("while stopping: %s", error)
-        for child in list(self._children.values()):
-            log.warning("%s did not stop in time and was killed", child.name)
-            child.process.kill()
-            self._reap(child)
-        self._close()
-        return self._figures
-
-    def kill(self) -> None:
-        """End all processes at once."""
-        for child in self._children.values():
-            child.process.kill()
-        for child in list(self._children.values()):
-            self._reap(child)
-        self._close()
-
-    # -- one turn of the loop ------------------------------------------------------------------------------------------
-
-    def _turn(self) -> None:
-        """Wait a moment for messages and deaths, and answer them; then look for what stalls."""
-        events = dict(self._poller.poll(round(TICK_S * 1000)))
-        if self._control in events:
-            self._receive()
-        for child in list(self._children.values()):
-            if child.sentinel in events:
-                self._hear_out(child)
-                self._died(child)
-        self._watch()
-        if self._interrupted and not self._stopping:
-            raise Interrupted("interrupted: everything finished is kept")
-
-    def _hear_out(self, child: Child) -> None:
-        """Receive what a child said before it ended: its pipe closes at once, its last messages may still be coming."""
-        deadline = time.monotonic() + LAST_WORDS_S
-        while not child.left and time.monotonic() < deadline and self._control.poll(round(SILENCE_S * 1000)):
-            self._receive()
-
-    def _receive(self) -> None:
-        """All messages that have arrived; a bounded number, so that a flood cannot hold up the rest."""
-        for _ in range(10_000):
-            try:
-                name, *frames = self._control.recv_multipart(flags=zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            child = self._children.get(name.decode(errors="replace"))
-            if child is None:
-                continue
-            try:
-                self._obey(child, decode_control(frames))
-            except MessageError as error:
-                log.warning("a message of %s was refused: %s", child.name, error)
+    # -- what children say ---------------------------------------------------------------------------------------------
 
     def _obey(self, child: Child, message: Control) -> None:
-        child.last_progress = time.monotonic()
-        if isinstance(message, Hello):
-            child.ready = True
-            if child.role == INFERENCE:
-                self.about = {**message.about, "clip_memory": self._clip_memory}
-            log.info("%s is ready %s", child.name, message.about or "")
-        elif isinstance(message, Next):
+        if isinstance(message, Next):
             child.assigned = None
             child.waiting = not child.stopping
         elif isinstance(message, Beat):
@@ -275,11 +133,6 @@ class Supervisor:
             self._measure()
         elif isinstance(message, Done):
             self._done(message)
-        elif isinstance(message, Goodbye):
-            child.stopping = child.left = True
-            self._figures.append((child.role, message.figures))
-        elif isinstance(message, Failed):
-            raise (UsageError if message.usage else ClipmuxError)(message.message)
         else:
             raise MessageError(f"{type(message).__name__} does not come from a child")
 
@@ -351,52 +204,11 @@ class Supervisor:
 
     # -- life and death ------------------------------------------------------------------------------------------------
 
-    def _take_clip_memory(self) -> None:
-        """Memory for clips, if they are to travel in it.
+    @property
+    def _unfinished(self) -> bool:
+        return bool(self._pending)
 
-        Raises:
-            UsageError: it was asked for and cannot be had.
-        """
-        asked = self._config.clip_memory
-        self._memory, self._clip_memory = None, "socket"
-        if asked != "socket":
-            layout = self._config.clip_layout(self._model)
-            try:
-                self._memory = ClipMemory(layout)
-                self._clip_memory = f"shared: {layout.seats} × {layout.slots} clips in {layout.bytes >> 20} MiB"
-            except ClipmuxError as error:
-                if asked == "shared":
-                    raise UsageError(f"{error}: say --clip-memory socket, or less --queue-memory") from None
-                self._clip_memory = f"socket, since {error}"
-        log.info("clips travel through: %s", self._clip_memory)
-
-    def _start_child(self, role: str, seat: int = -1) -> None:
-        self._started += 1
-        name = f"{role}-{self._started}"
-        memory = None if role == COLLECTOR else self._memory
-        way = Way(self._addresses.clips, self._model.clip_shape, self._config.queue_hwm(self._model))
-        if memory is not None:
-            way = replace(way, layout=memory.layout, fd=memory.fd, seat=seat, turn=self._started)
-        content = {
-            "config": self._config.to_json(),
-            "run_folder": str(self._run_folder) if self._run_folder else None,
-            "clips": way.to_json(),
-        }
-        fds = () if memory is None else (memory.fd,)
-        setting = Setting(name, self._addresses, content)
-        child = start_child(role, self._modules[role], setting, log=self._log, pass_fds=fds)
-        child.seat = seat
-        self._children[name] = child
-        self._poller.register(child.sentinel, zmq.POLLIN)
-        log.info("%s started as process %d", name, child.process.pid)
-
-    def _died(self, child: Child) -> None:
-        status = self._reap(child)
-        if child.stopping:
-            return
-        how = describe_exit(status)
-        if not child.ready:
-            raise ClipmuxError(f"the {child.role} process {how} before it was ready: see '{self._log_file}'")
+    def _died(self, child: Child, how: str) -> None:
         if child.role != DECODER:
             raise ClipmuxError(f"the {child.role} process {how}; finished videos are kept, go on with --resume")
         log.warning("%s %s", child.name, "was killed because it stalled" if child.stalled else how)
@@ -428,40 +240,9 @@ class Supervisor:
         failure = VideoFailed(number, handout.attempt, video.video_id, str(video.path), stage, kind, message)
         self._reports.send_multipart(encode(failure))
 
-    def _watch(self) -> None:
-        now = time.monotonic()
+    def _watch(self, now: float) -> None:
         for child in self._children.values():
-            if not child.ready and not child.stopping and now - child.started > START_TIMEOUT_S:
-                child.stopping = True
-                child.process.kill()
-                raise ClipmuxError(f"{child.name} was not ready after {START_TIMEOUT_S:g} s: see '{self._log_file}'")
             decoding = child.assigned is not None and not child.stopping and not child.stalled
             if decoding and now - child.last_progress > self._config.decode_timeout_s:
                 child.stalled = True
                 child.process.kill()
-
-    def _reap(self, child: Child) -> int:
-        self._poller.unregister(child.sentinel)
-        del self._children[child.name]
-        return child.reap()
-
-    def _send(self, child: Child, message: Control) -> None:
-        try:
-            self._control.send_multipart([child.name.encode(), *encode(message)], flags=zmq.NOBLOCK)
-        except zmq.ZMQError as error:  # gone (its sentinel will say so), or it stopped reading
-            log.warning("%s could not be told %s: %s", child.name, type(message).__name__, error)
-
-    def _close(self) -> None:
-        if self._context is None:
-            return
-        self._control.close()
-        self._reports.close(linger=0)
-        self._context.destroy(linger=0)
-        self._context = None
-        self._log.close()
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
-        remove_sockets(self._addresses)
-        self._pending.clear()
-        self._again.clear()
