@@ -15,6 +15,11 @@ import numpy.typing as npt
 
 from .errors import MessageError
 
+STATES = CONNECTING, LIVE, STALLED, RECONNECTING, ENDED = "connecting", "live", "stalled", "reconnecting", "ended"
+"""What a stream can be."""
+
+THUMBNAIL_MOST = 1 << 16
+
 LARGEST = 2**53
 """Whole numbers above this do not survive every JSON reader; none of ours comes near."""
 
@@ -141,14 +146,23 @@ class Grant:
 
 @dataclass(frozen=True)
 class Scores:
-    """Inference to collector: a batch's clip scores, float32 ``[N, classes]``, row ``i`` for ``keys[i]``."""
+    """Inference to collector: a batch's clip scores, float32 ``[N, classes]``, row ``i`` for ``keys[i]``.
+
+    ``decoded_at[i]`` is when the last frame of clip ``i`` had been decoded, where that is told. In a live key, ``video``
+    is the stream and ``attempt`` the connection.
+    """
 
     keys: tuple[ClipKey, ...]
     scores: npt.NDArray[np.float32] = field(compare=False)
+    decoded_at: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 2 or len(self.keys) != len(self.scores):
             raise MessageError(f"{len(self.keys)} clips have scores of shape {list(self.scores.shape)}")
+        if self.decoded_at and len(self.decoded_at) != len(self.keys):
+            raise MessageError(f"{len(self.keys)} clips have {len(self.decoded_at)} times")
+        for time in self.decoded_at:
+            _real("decoded_at", time)
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,70 @@ class VideoFailed:
         _whole("attempt", self.attempt, 1)
         for name in ("video_id", "path", "stage", "kind", "message"):
             _text(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """Camera or supervisor to watcher, at every change and about once a second: how a stream is.
+
+    Args:
+        stream: its number, never used again for another.
+        connection: which (re)connect it is, from 1.
+        state: one of ``STATES``.
+        detail: one sentence for a person, or nothing.
+        at: when this was so.
+        figures: ``frames``, ``clips``, ``dropped``, ``width``, ``height``, ``fps``, ``wall_offset`` (Unix time at PTS 0
+            of this connection), as far as they are known.
+    """
+
+    stream: int
+    connection: int
+    state: str
+    detail: str
+    at: float
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _whole("stream", self.stream)
+        _whole("connection", self.connection, 1)
+        if self.state not in STATES:
+            raise MessageError(f"state is {quoted(self.state)}, one of {', '.join(STATES)} belongs there")
+        _text("detail", self.detail)
+        _real("at", self.at)
+        _plain("figures", self.figures)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """Camera to watcher, about once a second: what a stream looks like, a JPEG of at most ``THUMBNAIL_MOST`` bytes."""
+
+    stream: int
+    connection: int
+    at: float
+    jpeg: bytes
+
+    def __post_init__(self) -> None:
+        _whole("stream", self.stream)
+        _whole("connection", self.connection, 1)
+        _real("at", self.at)
+        if type(self.jpeg) is not bytes or not 0 < len(self.jpeg) <= THUMBNAIL_MOST:
+            raise MessageError(f"jpeg is not 1 to {THUMBNAIL_MOST} bytes")
+
+
+@dataclass(frozen=True)
+class Drops:
+    """Inference to watcher, about once a second where there are any: ``[stream, clips dropped so far]`` of each."""
+
+    counts: list[list[int]]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.counts, list):
+            raise MessageError(f"counts are {quoted(self.counts)}, a list belongs there")
+        for pair in self.counts:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise MessageError(f"counts hold {quoted(pair)}, a stream and its dropped clips belong there")
+            _whole("stream", pair[0])
+            _whole("dropped", pair[1])
 
 
 @dataclass(frozen=True)
@@ -268,6 +346,39 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Streams:
+    """Supervisor to watcher, at the start and whenever they change: all streams there are, without credentials."""
+
+    streams: list[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.streams, list):
+            raise MessageError(f"streams are {quoted(self.streams)}, a list belongs there")
+        for stream in self.streams:
+            _plain("a stream", stream)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Supervisor to watcher, about once a second: figures of all streams together."""
+
+    figures: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _plain("figures", self.figures)
+
+
+@dataclass(frozen=True)
+class Happened:
+    """Watcher to supervisor: an event has begun or ended. ``line`` is the event as it is written."""
+
+    line: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _plain("line", self.line)
+
+
+@dataclass(frozen=True)
 class Stop:
     """Supervisor to child: finish what is at hand and end."""
 
@@ -287,10 +398,13 @@ def _plain(name: str, value: object) -> None:
         raise MessageError(f"{name} is not a mapping with text keys")
 
 
-Control = Hello | Failed | Next | Assign | Beat | Expect | Done | Stop | Goodbye
+Control = Hello | Failed | Next | Assign | Beat | Expect | Done | Streams | Totals | Happened | Stop | Goodbye
 """What passes between the supervisor and its children."""
 
 Report = Scores | VideoEnd | VideoFailed
 """What the collector receives."""
 
-Message = Control | Report | Clip | Placed | Claim | Grant
+LiveReport = Scores | StreamState | Thumbnail | Drops
+"""What the watcher receives."""
+
+Message = Control | Report | LiveReport | Clip | Placed | Claim | Grant

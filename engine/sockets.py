@@ -35,6 +35,7 @@ class Addresses:
     control: str
     clips: str
     reports: str
+    feed: str
 
     @property
     def folder(self) -> Path:
@@ -52,7 +53,7 @@ def make_addresses() -> Addresses:
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="clipmux-", dir="/tmp"))
     folder.chmod(stat.S_IRWXU)
-    return Addresses(*(f"ipc://{folder}/{name}" for name in ("control", "clips", "reports")))
+    return Addresses(*(f"ipc://{folder}/{name}" for name in ("control", "clips", "reports", "feed")))
 
 
 def remove_sockets(addresses: Addresses) -> None:

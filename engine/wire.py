@@ -9,7 +9,7 @@ field, and the tensor's length against the shape that the *receiver* knows from 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgpack
 import numpy as np
@@ -17,25 +17,21 @@ import numpy.typing as npt
 
 from .errors import MessageError
 from .messages import (
-    Assign,
-    Beat,
+    THUMBNAIL_MOST,
     Claim,
     Clip,
     ClipKey,
     Control,
-    Done,
-    Expect,
-    Failed,
-    Goodbye,
+    Drops,
     Grant,
-    Hello,
+    LiveReport,
     Message,
-    Next,
     Placed,
     Report,
     Scores,
     Segment,
-    Stop,
+    StreamState,
+    Thumbnail,
     VideoEnd,
     VideoFailed,
     quoted,
@@ -53,11 +49,12 @@ Frames = list[Any]
 
 Plain = TypeVar("Plain", bound=Message)
 
+CONTROL: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Control)}
 PLAIN: dict[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (VideoEnd, VideoFailed, Hello, Failed, Next, Assign, Beat, Expect, Done, Stop, Goodbye)
+    **CONTROL,
+    **{kind.__name__: kind for kind in (VideoEnd, VideoFailed, StreamState, Drops)},
 }
-"""Messages without a tensor: their fields travel as they are."""
+"""Messages of one frame: their fields travel as they are."""
 
 
 def encode(message: Message) -> Frames:
@@ -67,7 +64,9 @@ def encode(message: Message) -> Frames:
     if isinstance(message, Placed):
         return [_pack("Placed", [_key_body(message.key), message.decoded_at, message.slot])]
     if isinstance(message, Scores):
-        return [_pack("Scores", [[_key_body(key) for key in message.keys]]), message.scores]
+        return [_pack("Scores", [[_key_body(key) for key in message.keys], message.decoded_at]), message.scores]
+    if isinstance(message, Thumbnail):
+        return [_pack("Thumbnail", [message.stream, message.connection, message.at]), message.jpeg]
     return [_pack(type(message).__name__, list(vars(message).values()))]
 
 
@@ -106,25 +105,48 @@ def decode_report(frames: Sequence[Buffer], classes: int) -> Report:
     """What the collector receives; scores are float32 ``[N, classes]``."""
     kind, body = _body(_header(frames), {"Scores", "VideoEnd", "VideoFailed"})
     if kind == "Scores":
-        _, tensor = _frames(frames, 2)
-        (keys,) = _fields(body, 1)
-        if not isinstance(keys, list) or not keys:
-            raise MessageError(f"scores are for {quoted(keys)}, a list of clips belongs there")
-        scores = _tensor(tensor, np.float32, (len(keys), classes))
-        return _made(lambda: Scores(tuple(_key(key) for key in keys), scores))
+        return _scores(frames, body, classes)
     _frames(frames, 1)
     message = _plain(kind, body)
     assert isinstance(message, VideoEnd | VideoFailed)  # noqa: S101  (the kinds allowed above)
     return message
 
 
+def decode_live_report(frames: Sequence[Buffer], classes: int) -> LiveReport:
+    """What the watcher receives; scores are float32 ``[N, classes]``."""
+    kind, body = _body(_header(frames), {"Scores", "StreamState", "Thumbnail", "Drops"})
+    if kind == "Scores":
+        return _scores(frames, body, classes)
+    if kind == "Thumbnail":
+        _, jpeg = _frames(frames, 2)
+        if len(jpeg) > THUMBNAIL_MOST:
+            raise MessageError(f"a thumbnail has {len(jpeg)} bytes, at most {THUMBNAIL_MOST} are allowed")
+        stream, connection, at = _fields(body, 3)
+        return _made(lambda: Thumbnail(stream, connection, at, bytes(jpeg)))
+    _frames(frames, 1)
+    message = _plain(kind, body)
+    assert isinstance(message, StreamState | Drops)  # noqa: S101  (the kinds allowed above)
+    return message
+
+
 def decode_control(frames: Sequence[Buffer]) -> Control:
     """What passes between the supervisor and its children."""
-    kind, body = _body(_header(frames), PLAIN.keys() - {"VideoEnd", "VideoFailed"})
+    kind, body = _body(_header(frames), set(CONTROL))
     _frames(frames, 1)
     message = _plain(kind, body)
     assert isinstance(message, Control)  # noqa: S101  (the kinds allowed above)
     return message
+
+
+def _scores(frames: Sequence[Buffer], body: object, classes: int) -> Scores:
+    _, tensor = _frames(frames, 2)
+    keys, decoded_at = _fields(body, 2)
+    if not isinstance(keys, list) or not keys:
+        raise MessageError(f"scores are for {quoted(keys)}, a list of clips belongs there")
+    if not isinstance(decoded_at, list):
+        raise MessageError(f"clips were decoded at {quoted(decoded_at)}, a list of times belongs there")
+    scores = _tensor(tensor, np.float32, (len(keys), classes))
+    return _made(lambda: Scores(tuple(_key(key) for key in keys), scores, tuple(decoded_at)))
 
 
 def _check_short(header: Buffer) -> None:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from clipmux.engine.errors import MessageError
 from clipmux.engine.messages import (
     LARGEST,
+    STATES,
+    THUMBNAIL_MOST,
     Assign,
     Beat,
     Claim,
@@ -24,11 +26,14 @@ from clipmux.engine.messages import (
     ClipKey,
     Control,
     Done,
+    Drops,
     Expect,
     Failed,
     Goodbye,
     Grant,
+    Happened,
     Hello,
+    LiveReport,
     Message,
     Next,
     Placed,
@@ -36,6 +41,10 @@ from clipmux.engine.messages import (
     Scores,
     Segment,
     Stop,
+    Streams,
+    StreamState,
+    Thumbnail,
+    Totals,
     VideoEnd,
     VideoFailed,
 )
@@ -46,6 +55,7 @@ from clipmux.engine.wire import (
     decode_clip,
     decode_control,
     decode_grant,
+    decode_live_report,
     decode_placed,
     decode_report,
     encode,
@@ -75,7 +85,8 @@ def array_of(dtype: type[Any], *shape: int) -> st.SearchStrategy[np.ndarray]:
 
 
 def scores_of(some: list[ClipKey]) -> st.SearchStrategy[Scores]:
-    return st.builds(Scores, st.just(tuple(some)), array_of(np.float32, len(some), CLASSES))
+    times = st.lists(real, min_size=len(some), max_size=len(some)).map(tuple)
+    return st.builds(Scores, st.just(tuple(some)), array_of(np.float32, len(some), CLASSES), times)
 
 
 MESSAGES: dict[type, st.SearchStrategy[Any]] = {
@@ -95,12 +106,19 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Placed: st.builds(Placed, keys, real, whole),
     Claim: st.builds(Claim, whole, attempt),
     Grant: st.builds(Grant, st.lists(st.sampled_from(SEAT)).map(tuple)),
+    StreamState: st.builds(StreamState, whole, attempt, st.sampled_from(STATES), text, real, mapping),
+    Thumbnail: st.builds(Thumbnail, whole, attempt, real, st.binary(min_size=1, max_size=99)),
+    Drops: st.builds(Drops, st.lists(st.tuples(whole, whole).map(list), max_size=3)),
+    Streams: st.builds(Streams, st.lists(mapping, max_size=3)),
+    Totals: st.builds(Totals, mapping),
+    Happened: st.builds(Happened, mapping),
 }
 KINDS = sorted(kind.__name__ for kind in MESSAGES)
 
 RECEIVERS: list[tuple[Callable[[list[bytes]], Message], tuple[type, ...]]] = [
     (lambda frames: decode_clip(frames, SHAPE), (Clip,)),
     (lambda frames: decode_report(frames, CLASSES), get_args(Report)),
+    (lambda frames: decode_live_report(frames, CLASSES), get_args(LiveReport)),
     (decode_control, get_args(Control)),
     (decode_placed, (Placed, Claim)),
     (lambda frames: decode_grant(frames, SEAT), (Grant,)),
@@ -189,7 +207,11 @@ def test_any_msgpack(content: object, kind: str, rest: list[bytes]) -> None:
 
 SAMPLES: list[Message] = [
     Clip(ClipKey(7, 1, 300, Segment(1, 17, (0.0, 0.5))), 12.5, np.zeros(SHAPE, np.uint8)),
-    Scores((ClipKey(7, 2, 0, Segment(1, 17)), ClipKey(8, 1, 1, Segment(17, 33))), np.zeros((2, CLASSES), np.float32)),
+    Scores(
+        (ClipKey(7, 2, 0, Segment(1, 17)), ClipKey(8, 1, 1, Segment(17, 33))),
+        np.zeros((2, CLASSES), np.float32),
+        (12.5, 12.75),
+    ),
     VideoEnd(7, 1, "über/abc", "/videos/über.mp4", 19, 300, (0.0, 10.0)),
     VideoFailed(7, 1, "abc", "/videos/abc.mp4", "decode", "Truncated", "it ends in the middle"),
     Hello({"chosen": "float32", "places": 3, "more": {"list": [1, 2.5, None, True]}}),
@@ -204,6 +226,12 @@ SAMPLES: list[Message] = [
     Placed(ClipKey(7, 1, 300, Segment(1, 17, (0.0, 0.5))), 12.5, 3),
     Claim(0, 7),
     Grant((4, 7)),
+    StreamState(3, 2, "stalled", "no frame for 5 s", 12.5, {"frames": 300, "fps": 29.97}),
+    Thumbnail(3, 2, 12.5, b"\xff\xd8\xff\xd9"),
+    Drops([[3, 17], [4, 0]]),
+    Streams([{"number": 3, "name": "door", "labels": [], "weight": 1.0}]),
+    Totals({"clips_per_s": 31.5}),
+    Happened({"stream": "door", "event": "started", "end": None}),
 ]
 FOREIGN: list[Any] = [
     None, True, -1, 2**64 - 1, 1.5, float("nan"), float("inf"), "", "Clip", b"\xff", [], [[]] * 50, {}, {b"x": 1},
@@ -321,8 +349,20 @@ def test_the_clip_that_the_next_test_spoils_is_right() -> None:
         "grant of another seat": [msgpack.packb([VERSION, "Grant", [[4, 8]]])],
         "grant of a list": [msgpack.packb([VERSION, "Grant", [[[4]]]])],
         "grant of a number": [msgpack.packb([VERSION, "Grant", [4]])],
-        "scores of no clip": [msgpack.packb([VERSION, "Scores", [[]]]), b""],
-        "scores of too many": [msgpack.packb([VERSION, "Scores", [[KEY] * 3]]), bytes(2 * CLASSES * 4)],
+        "scores of no clip": [msgpack.packb([VERSION, "Scores", [[], []]]), b""],
+        "scores of too many": [msgpack.packb([VERSION, "Scores", [[KEY] * 3, [1.0] * 3]]), bytes(2 * CLASSES * 4)],
+        "scores with a time": [msgpack.packb([VERSION, "Scores", [[KEY] * 2, [1.0]]]), bytes(2 * CLASSES * 4)],
+        "scores at whole times": [msgpack.packb([VERSION, "Scores", [[KEY], [1]]]), bytes(CLASSES * 4)],
+        "scores at a time": [msgpack.packb([VERSION, "Scores", [[KEY], 1.0]]), bytes(CLASSES * 4)],
+        "unknown state": [msgpack.packb([VERSION, "StreamState", [0, 1, "fine", "", 1.0, {}]])],
+        "connection 0": [msgpack.packb([VERSION, "StreamState", [0, 0, "live", "", 1.0, {}]])],
+        "empty thumbnail": [msgpack.packb([VERSION, "Thumbnail", [0, 1, 1.0]]), b""],
+        "large thumbnail": [msgpack.packb([VERSION, "Thumbnail", [0, 1, 1.0]]), bytes(THUMBNAIL_MOST + 1)],
+        "drops of a number": [msgpack.packb([VERSION, "Drops", [3]])],
+        "drops without a count": [msgpack.packb([VERSION, "Drops", [[[3]]]])],
+        "drops below 0": [msgpack.packb([VERSION, "Drops", [[[3, -1]]]])],
+        "streams of a number": [msgpack.packb([VERSION, "Streams", [3]])],
+        "a stream of numbers": [msgpack.packb([VERSION, "Streams", [[3]]])],
         "video without frames": [msgpack.packb([VERSION, "VideoEnd", [0, 1, "a", "a", 1, 0, None]])],
         "text of 1 MiB": [msgpack.packb([VERSION, "Failed", ["x" * (1 << 20), False]])],
         "number as text": [msgpack.packb([VERSION, "Failed", [7, False]])],
@@ -331,7 +371,7 @@ def test_the_clip_that_the_next_test_spoils_is_right() -> None:
         "deep kind": [b"\x93\x01" + b"\x91" * 1000 + b"\xc0\x91\x80"],
         "deep field": [b"\x93\x01\xa6Assign\x93" + b"\x91" * 1000 + b"\xc0\x01\x80"],
         "deep mapping": [b"\x93\x01\xa6Assign\x93" + b"\x81\xa1x" * 1000 + b"\xc0\x01\x80"],
-        "deep keys": [b"\x93\x01\xa6Scores\x91" + b"\x81\xa1x" * 1000 + b"\xc0", b""],
+        "deep keys": [b"\x93\x01\xa6Scores\x92" + b"\x81\xa1x" * 1000 + b"\xc0\x90", b""],
         "wide field": [msgpack.packb([VERSION, "Assign", [[0] * 100_000, 1, {}]])],
         "list of 4 G": [b"\x93\x01\xa4Beat\xdd\xff\xff\xff\xff"],
         "mapping of 4 G": [b"\x93\x01\xa4Beat\x91\xdf\xff\xff\xff\xff"],
