@@ -148,8 +148,8 @@ class Grant:
 class Scores:
     """Inference to collector: a batch's clip scores, float32 ``[N, classes]``, row ``i`` for ``keys[i]``.
 
-    ``decoded_at[i]`` is when the last frame of clip ``i`` had been decoded, where that is told. In a live key, ``video``
-    is the stream and ``attempt`` the connection.
+    ``decoded_at[i]`` is when the last frame of clip ``i`` had been decoded, where that is told. In a live key,
+    ``video`` is the stream and ``attempt`` the connection.
     """
 
     keys: tuple[ClipKey, ...]
