@@ -120,7 +120,8 @@ class Inference:
             self._batches[len(result.tag)] += 1
             self._stages.add("infer", result.seconds)
             with self._stages.timed("send"):
-                self._reports.send_multipart(encode(Scores(tuple(clip.key for clip in result.tag), result.scores)))
+                keys, decoded_at = tuple(clip.key for clip in result.tag), tuple(clip.decoded_at for clip in result.tag)
+                self._reports.send_multipart(encode(Scores(keys, result.scores, decoded_at)))
         self._link.beat(clips=self._scored(), busy_s=self._stages.seconds)
 
     def _obey(self) -> None:
