@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from .backends import Backend, Runner
 from .errors import ClipmuxError
+from .gather import gather
 
 Tag = TypeVar("Tag")
 
@@ -80,8 +81,7 @@ class Device(Generic[Tag]):
     def submit(self, clips: Sequence[npt.NDArray[np.uint8]], tag: Tag) -> None:
         """Copy clips into a staging batch and queue it; only when ``free``."""
         staging = self._staging.pop()
-        for place, pixels in zip(staging, clips, strict=False):
-            place[...] = pixels
+        gather(staging, clips)
         self._jobs.put((staging, len(clips), tag))
 
     def finished(self) -> list[Result[Tag]]:

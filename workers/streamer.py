@@ -15,6 +15,7 @@ from clipmux.engine.child import Setting
 from clipmux.engine.clips import Way, open_sender
 from clipmux.engine.control import Link, expect
 from clipmux.engine.errors import VideoError
+from clipmux.engine.gather import gather
 from clipmux.engine.messages import Assign, ClipKey, Goodbye, Hello, Next, Stop, VideoEnd, VideoFailed
 from clipmux.engine.sockets import Context, push_reports
 from clipmux.engine.stages import Stages
@@ -85,7 +86,7 @@ class Streamer(ABC):
         with self.stages.timed("send"):
             while (place := self._sender.place(POLL_MS)) is None:
                 self.beat()
-            np.stack(pictures, out=place)
+            gather(place, pictures)
             self._sender.send(key, decoded_at, place)
             self.clips += 1
 
