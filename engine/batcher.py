@@ -2,11 +2,13 @@
 
 The batcher is work-conserving. A full batch goes as soon as there is a place for it. A partial one goes only to an
 *idle* device (a busy one loses nothing if its next batch goes on filling), and then only when nothing more is on its
-way or the oldest clip has waited ``max_delay``.
+way or the oldest clip has waited ``max_delay``. The last clips of all are shared out among the runners, so that none
+idles while another has a full batch.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -19,13 +21,15 @@ class Batcher(Generic[Item]):
     Args:
         size: clips in a full batch, at least 1.
         max_delay: seconds that a clip may wait for its batch to fill while the device is idle.
+        runners: batches that the device works on at the same time.
     """
 
-    def __init__(self, *, size: int, max_delay: float) -> None:
+    def __init__(self, *, size: int, max_delay: float, runners: int = 1) -> None:
         if size < 1 or max_delay < 0:
             raise ValueError(f"size {size} must be at least 1 and max_delay {max_delay} at least 0")
         self.size = size
         self._max_delay = max_delay
+        self._runners = runners
         self._waiting: deque[tuple[float, Item]] = deque()
 
     def __len__(self) -> int:
@@ -51,7 +55,10 @@ class Batcher(Generic[Item]):
         count = len(self._waiting)
         if count < self.size and not (idle and count and (not more or self.due(now) == 0)):
             return []
-        return [self._waiting.popleft()[1] for _ in range(min(count, self.size))]
+        size = min(count, self.size)
+        if not more:  # half a batch at least: smaller ones cost more than they save
+            size = min(size, max(self.size // 2, math.ceil(count / self._runners)))
+        return [self._waiting.popleft()[1] for _ in range(size)]
 
     def due(self, now: float) -> float | None:
         """Seconds until an idle device would get a partial batch; None if no clip waits."""

@@ -60,6 +60,34 @@ def test_there_is_room_for_two_batches() -> None:
     assert [filled(count).room for count in (0, 1, 8, 9)] == [8, 7, 0, -1]
 
 
+@pytest.mark.parametrize(
+    ("clips", "runners", "sizes"),
+    [
+        (16, 2, [8, 4, 4]),
+        (10, 2, [5, 4, 1]),
+        (8, 2, [4, 4]),
+        (8, 1, [8]),
+        (9, 4, [4, 4, 1]),
+        (3, 2, [3]),
+    ],
+)
+def test_the_last_clips_are_shared_out_among_runners(clips: int, runners: int, sizes: list[int]) -> None:
+    batcher: Batcher[int] = Batcher(size=8, max_delay=DELAY, runners=runners)
+    for item in range(clips):
+        batcher.add(item, now=10.0)
+    taken = []
+    while batch := batcher.take(10.0, idle=True, more=False):
+        taken.append(len(batch))
+    assert taken == sizes
+
+
+def test_while_more_are_on_their_way_nothing_is_shared_out() -> None:
+    batcher: Batcher[int] = Batcher(size=8, max_delay=DELAY, runners=2)
+    for item in range(8):
+        batcher.add(item, now=10.0)
+    assert len(batcher.take(10.0, idle=True, more=True)) == 8
+
+
 @pytest.mark.parametrize("more", [True, False])
 def test_nothing_waits_for_nothing(more: bool) -> None:
     assert filled(0).take(99.0, idle=True, more=more) == []
