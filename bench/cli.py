@@ -11,6 +11,7 @@ import typer
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
 
+from .options import Workers
 from .speed import decode, end_to_end, inference, memory, sweep, transport
 
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
@@ -41,7 +42,7 @@ def accuracy(
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
     batch: Annotated[int, typer.Option(help="Clips in one device call at most.")] = 64,
     device: Annotated[str | None, typer.Option(help="The target's first unless given.")] = None,
-    workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
+    workers: Workers = "auto",
     fixed_batch: Annotated[int | None, typer.Option(help="magicmind: compile for this batch only.")] = None,
     arch: Annotated[list[str] | None, typer.Option(help="magicmind: mtp_372 (the default) …; repeatable.")] = None,
     k: Annotated[
@@ -61,6 +62,7 @@ def accuracy(
     from rich.console import Console
 
     from clipmux.build.compile import check_precision
+    from clipmux.engine.config import parse_workers
 
     from .precisions import accuracy_table, annotated_task, demo_task, sorted_task
 
@@ -93,7 +95,7 @@ def accuracy(
         options={name: value for name, value in options.items() if value is not None},
         clips=clips,
         seed=seed,
-        workers=workers,
+        workers=parse_workers(workers),
         ks=k or (1, 5),
         ignore=ignore,
     )

@@ -32,7 +32,7 @@ RunVideos = Annotated[int, typer.Option(help="Videos of a run; given ones are ta
 MadeKind = Annotated[str, typer.Option(help="Made videos: encoding and size.")]
 MadeFrames = Annotated[int, typer.Option(help="Frames of each made video.")]
 Stride = Annotated[int, typer.Option(help="Frames from one clip's start to the next's.")]
-Workers = Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")]
+Workers = Annotated[str, typer.Option(help="Decoder processes: a number, or auto as in a run.")]
 MaxBatch = Annotated[int, typer.Option(help="Clips in one device call at most.")]
 REPEATED = 5
 """Runs of everything unless told otherwise; odd, so that the median is one of them."""

@@ -151,7 +151,7 @@ def end_to_end(
     kind: MadeKind = "h264-mp4:340x256",
     frames: MadeFrames = 96,
     stride: Stride = 16,
-    workers: Workers = 0,
+    workers: Workers = "auto",
     max_batch: MaxBatch = 64,
     backend: Backend = "auto",
     device: Device = "cpu",
@@ -176,14 +176,16 @@ def end_to_end(
 
       clipmux bench end-to-end videos/ --model model --baselines reference,dataloader
     """
+    from clipmux.engine.config import parse_workers
+
     from .end_to_end import end_to_end as measure
     from .natural import parse_kinds
 
     check_outputs(repeats, json, html)
-    options = {"stride": stride, "workers": workers, "max_batch": max_batch, "backend": backend, "device": device}
+    options = {"workers": parse_workers(workers), "max_batch": max_batch, "backend": backend, "device": device}
     measurement = measure(
         inputs or [],
-        [configured(folder, null_delay, preprocess, **options) for folder in model or ["demo"]],
+        [configured(folder, null_delay, preprocess, stride=stride, **options) for folder in model or ["demo"]],
         count=videos,
         kind=parse_kinds(kind)[0],
         frames=frames,
@@ -212,7 +214,7 @@ def memory(
     model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "demo",
     videos: Annotated[str, typer.Option(help="Videos of the runs that are compared, rising.")] = "50,1000",
     frames: Annotated[int, typer.Option(help="Frames of each video.")] = 32,
-    workers: Workers = 0,
+    workers: Workers = "auto",
     max_batch: MaxBatch = 64,
     backend: Backend = "auto",
     device: Device = "cpu",
@@ -226,10 +228,12 @@ def memory(
 
     Example: clipmux bench memory --model model --backend null
     """
+    from clipmux.engine.config import parse_workers
+
     from .memory import memory as measure
 
     check_outputs(repeats, json, html)
-    options = {"workers": workers, "max_batch": max_batch, "backend": backend, "device": device}
+    options = {"workers": parse_workers(workers), "max_batch": max_batch, "backend": backend, "device": device}
     measurement = measure(
         configured(model, null_delay, preprocess, **options),
         counts=numbers(videos, "--videos"),

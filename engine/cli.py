@@ -30,6 +30,8 @@ Exit status: 0 every video classified; 3 some videos failed, all others done; 2 
 130 interrupted (go on with --resume).
 """
 
+WORKERS = "Decoder processes: a number, or auto: as many as the device turns out to need, up to one per core."
+
 app = typer.Typer(
     help="Video classification at the speed of the accelerator. Start with: clipmux demo",
     no_args_is_help=True,
@@ -90,7 +92,7 @@ def run(
     stride: Annotated[int, typer.Option(help="Frames from one clip's start to the next's.")] = 16,
     top_k: Annotated[int, typer.Option(help="Labels per prediction.")] = 5,
     per_clip: Annotated[bool, typer.Option("--per-clip", help="Results per clip instead of their mean.")] = False,
-    workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
+    workers: Annotated[str, typer.Option(help=WORKERS)] = "auto",
     max_batch: Annotated[int, typer.Option(help="Clips in one device call at most, up to 64.")] = 64,
     device: Annotated[str, typer.Option(help="cpu, mlu:0 or cuda:0.")] = "cpu",
     backend: Annotated[str, typer.Option(help="auto, openvino, magicmind, torch, or null (fixed scores).")] = "auto",
@@ -113,7 +115,7 @@ def run(
     if output is None:
         raise UsageError("no --output: give the run folder to write, for example runs/first")
 
-    from .config import EngineConfig, parse_delay
+    from .config import EngineConfig, parse_delay, parse_workers
     from .model import read_model
 
     settings = EngineConfig(
@@ -121,7 +123,7 @@ def run(
         stride=stride,
         top_k=top_k,
         per_clip=per_clip,
-        workers=workers,
+        workers=parse_workers(workers),
         max_batch=max_batch,
         device=device,
         backend=backend,
@@ -168,7 +170,7 @@ def _listed(inputs: list[str], annotations: Path | None, root: Path | None, subs
 @exits
 def demo(
     output: Annotated[Path | None, typer.Option(help="Folder to write videos and results to.")] = None,
-    workers: Annotated[int, typer.Option(help="Decoder processes; 0 is one per core.")] = 0,
+    workers: Annotated[str, typer.Option(help=WORKERS)] = "auto",
 ) -> int:
     """Write 24 short videos of moving shapes and classify them with the small model that comes with clipmux.
 
@@ -179,7 +181,7 @@ def demo(
     from clipmux.bench.demo import run_demo
     from clipmux.workers.sources import list_videos
 
-    from .config import EngineConfig
+    from .config import EngineConfig, parse_workers
     from .prediction import Prediction
     from .run import run_videos
 
@@ -196,7 +198,7 @@ def demo(
 
         run_videos(
             list_videos([str(video) for video in videos], stdin=None),
-            EngineConfig(model="demo", workers=workers),
+            EngineConfig(model="demo", workers=parse_workers(workers)),
             output=folder / "run",
             resume=False,
             console=console,

@@ -8,13 +8,22 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import choose
+from .backends import choose, most_in_batch
 from .clip_memory import Layout
 from .errors import UsageError
 from .model import ModelFolder
 
 MAX_BATCH = 64
 """Clips in one device call at most: the reference's models are built for 1 to 64."""
+
+CORES_OF_A_DECODER = 8
+"""Where a CPU infers too, runs begin with one decoder and another for every so many cores; see engine/growth.py."""
+
+MOST_THREADS = 16
+"""Of a codec: with more, FFmpeg itself warns that they cost more than they bring."""
+
+AHEAD = 6
+"""Batches' worth of clips that may be on their way: two in the batcher, and four to even out decoders' bursts."""
 
 CLIP_MEMORIES = ("auto", "shared", "socket")
 """Ways from a decoder to inference: see engine/clips.py."""
@@ -37,6 +46,19 @@ def parse_delay(text: str) -> tuple[float, float]:
     return per_batch, per_clip
 
 
+def parse_workers(text: str) -> int:
+    """``auto`` or a number, for ``workers``.
+
+    Raises:
+        UsageError: something else.
+    """
+    if text == "auto":
+        return 0
+    if not text.isdecimal():
+        raise UsageError(f"--workers is '{text}': give 1 to 1024, or auto")
+    return int(text)
+
+
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -51,12 +73,13 @@ class EngineConfig:
         stride: frames from the start of one clip to the start of the next.
         top_k: labels per prediction.
         per_clip: keep the top labels of every clip too.
-        workers: decoder processes; 0 means one per usable core.
+        workers: decoder processes; 0 means as many as turn out to be needed, up to one per usable core.
         max_batch: clips in one device call at most, 1…64.
         device: ``cpu``.
         backend: ``auto``, ``openvino`` or ``null``.
         null_delay_ms: the null backend answers N clips after ``a + b·N`` milliseconds.
         max_delay_s: how long a clip may wait for its batch to fill while the device is idle.
+        decode_threads: of each decoder's codec.
         decode_timeout_s: a decoder that gives no frame for so long is killed and its video has failed.
         queue_bytes: memory that clips on their way to the device may take, over all queues.
         preprocess: how a decoded frame becomes pixels, ``fast`` or ``exact``; see workers/preprocess.py.
@@ -74,6 +97,7 @@ class EngineConfig:
     backend: str = "auto"
     null_delay_ms: tuple[float, float] = (0.0, 0.0)
     max_delay_s: float = 0.25
+    decode_threads: int = 1
     decode_timeout_s: float = 60.0
     queue_bytes: int = 256 << 20
     preprocess: str = FAST
@@ -86,7 +110,7 @@ class EngineConfig:
 
         need(self.stride >= 1, "--stride", self.stride, "give at least 1")
         need(self.top_k >= 1, "--top-k", self.top_k, "give at least 1")
-        need(0 <= self.workers <= 1024, "--workers", self.workers, "give 1 to 1024, or 0 for one per core")
+        need(0 <= self.workers <= 1024, "--workers", self.workers, "give 1 to 1024, or auto")
         need(1 <= self.max_batch <= MAX_BATCH, "--max-batch", self.max_batch, f"give 1 to {MAX_BATCH}")
         need(
             all(0 <= part < math.inf for part in self.null_delay_ms),
@@ -103,8 +127,27 @@ class EngineConfig:
 
     @property
     def decoders(self) -> int:
-        """How many decoder processes to start."""
+        """How many decoder processes there are at most."""
         return self.workers or usable_cores()
+
+    def first_decoders(self, model: ModelFolder) -> int:
+        """How many to begin with: all that were asked for; else a few where they share a CPU with inference."""
+        if self.workers or not self.shares_cores(model):
+            return self.decoders
+        return 1 + usable_cores() // CORES_OF_A_DECODER
+
+    def shares_cores(self, model: ModelFolder) -> bool:
+        """Decoders and inference work on the same cores."""
+        return self.device == "cpu" and choose(self.backend, self.device, model.target) != "null"
+
+    def for_videos(self, count: int, model: ModelFolder) -> EngineConfig:
+        """The same, with what suits so many videos.
+
+        Codecs use threads of their own where there are fewer videos than cores to decode them and inference needs none
+        of these: a thread per video costs the least, and decodes a CPU's fill of clips many times over.
+        """
+        spare = 1 if self.workers or self.shares_cores(model) else usable_cores() // max(1, count)
+        return dataclasses.replace(self, decode_threads=max(1, min(spare, MOST_THREADS)))
 
     def queue_hwm(self, model: ModelFolder) -> int:
         """Clips that each end of a decoder's queue may hold, from the memory budget.
@@ -118,10 +161,13 @@ class EngineConfig:
         """The shared memory of all decoders' clips, from the memory budget.
 
         Clips that inference collects for a batch are in it too: two batches, and two clips per decoder, always fit.
+        More than ``AHEAD`` batches are of no use.
         """
         seats = self.decoders
-        slots = max(self.queue_bytes // model.clip_bytes // seats, 2 + -(-2 * self.max_batch // seats))
-        return Layout(seats, slots, model.clip_shape)
+        batch = most_in_batch(choose(self.backend, self.device, model.target), self.device, self.max_batch)
+        least = 2 + -(-2 * batch // seats)
+        useful = max(least, -(-AHEAD * batch // seats))
+        return Layout(seats, max(least, min(useful, self.queue_bytes // model.clip_bytes // seats)), model.clip_shape)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

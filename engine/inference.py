@@ -15,7 +15,7 @@ from .backends import choose, open_backend
 from .batcher import Batcher
 from .child import Setting
 from .clips import Way, open_receiver
-from .config import EngineConfig
+from .config import AHEAD, EngineConfig
 from .control import Link, expect
 from .device import Device
 from .errors import ClipmuxError
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 TURN = 16
 """Clips taken from the socket before the device is looked after again."""
-AHEAD = 6
-"""Batches' worth of clips that may be on their way: two in the batcher, and four to even out decoders' bursts."""
 LAST_WAIT_S = 0.02
 """How long to wait for clips that may still be inside the sockets once all decoders are done."""
 
@@ -56,7 +54,9 @@ class Inference:
         self._clip_shape = model.clip_shape
         self._device: Device[list[Clip]] = Device(self._backend, model.clip_shape)
         self._max_delay = config.max_delay_s
-        self._batcher: Batcher[Clip] = Batcher(size=self._backend.preferred_batch, max_delay=config.max_delay_s)
+        self._batcher: Batcher[Clip] = Batcher(
+            size=self._backend.preferred_batch, max_delay=config.max_delay_s, runners=self._backend.runners
+        )
         self._link = link
         self._clips = open_receiver(
             context, Way.from_json(setting.content["clips"]), enough=AHEAD * self._backend.preferred_batch
@@ -103,7 +103,7 @@ class Inference:
 
     def _dispatch(self) -> None:
         while self._device.free:
-            more = self._more or self._left
+            more = self._more or self._left or self._batcher.room <= 0
             clips = self._batcher.take(time.monotonic(), idle=self._device.idle, more=more)
             if not clips:
                 return

@@ -63,6 +63,7 @@ def run_videos(
     before = folder.outcomes() if resume else {}
     todo = [video for video in listing.videos if video.video_id not in before]
     resumed = len(listing.videos) - len(todo)
+    config = config.for_videos(len(todo), model)
     supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log)
     with _logging_to(folder.log):
         _say_what_is_done(listing, resumed, output, console)

@@ -17,6 +17,7 @@ from clipmux.workers.sources import Video
 from .children import COLLECTOR, DECODER, INFERENCE, MODULES, Child
 from .config import EngineConfig
 from .errors import ClipmuxError, MessageError
+from .growth import Growth, Load
 from .messages import Assign, Beat, Control, Done, Expect, Next, VideoFailed
 from .model import ModelFolder
 from .prediction import Prediction
@@ -77,6 +78,7 @@ class Supervisor(Processes):
         self._handed = 0
         self._outcomes: list[Prediction] = []
         self._told_more = True
+        self._growth = Growth(config.first_decoders(model), config.decoders)
 
     def start(self, *, wait_for_decoders: bool = False) -> None:
         """Start all processes and wait until inference and collector are ready.
@@ -94,7 +96,7 @@ class Supervisor(Processes):
         self._told_more = True
         self._start_child(INFERENCE)
         self._start_child(COLLECTOR)
-        for seat in range(self._config.decoders):
+        for seat in range(self._growth.count):
             self._start_child(DECODER, seat)
         late = () if wait_for_decoders else (DECODER,)
         while not all(child.ready or child.role in late for child in self._children.values()):
@@ -246,3 +248,19 @@ class Supervisor(Processes):
             if decoding and now - child.last_progress > self._config.decode_timeout_s:
                 child.stalled = True
                 child.process.kill()
+        self._grow(now)
+
+    def _grow(self, now: float) -> None:
+        """Start more decoders if those that there are cannot keep up with the device."""
+        loads = {}
+        for child in self._children.values():
+            if child.role == DECODER:
+                spent = child.counts.get("busy_s", {})
+                busy_s = spent.get("decode", 0.0) + spent.get("preprocess", 0.0)
+                loads[child.name] = Load(busy_s, spent.get("send", 0.0))
+        first = self._growth.count
+        added = self._growth.look(now, loads, self.progress.queue_fill)
+        if added:
+            log.info("decoding is what the device waits for: %d more decoders", added)
+        for seat in range(first, first + added):
+            self._start_child(DECODER, seat)

@@ -7,9 +7,9 @@ import re
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder
 
-from .base import Backend, Runner
+from .base import BATCH_ON_CPU, Backend, Runner
 
-__all__ = ["NAMES", "Backend", "Runner", "choose", "open_backend"]
+__all__ = ["NAMES", "Backend", "Runner", "choose", "most_in_batch", "open_backend"]
 
 NAMES = ("auto", "openvino", "magicmind", "torch", "null")
 
@@ -43,6 +43,11 @@ def choose(backend: str, device: str, target: str = ANY_TARGET) -> str:
     if target not in (ANY_TARGET, name):
         raise UsageError(f"the model was compiled for {target}, not for the {name} backend: use --backend {target}")
     return name
+
+
+def most_in_batch(name: str, device: str, max_batch: int) -> int:
+    """Clips that a backend takes at a time at most, as far as that is known before it is opened."""
+    return min(BATCH_ON_CPU, max_batch) if device == "cpu" and name != "null" else max_batch
 
 
 def open_backend(

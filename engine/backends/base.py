@@ -29,6 +29,10 @@ QUANTISED_AGREEMENT = 0.97
 """Likewise for the quantised precisions."""
 
 
+BATCH_ON_CPU = 8
+"""Clips per call that suit a CPU with a stream per core."""
+
+
 @dataclass(frozen=True)
 class Phases:
     """Seconds of one call's steps, each waited for before the next began."""

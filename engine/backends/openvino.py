@@ -16,10 +16,7 @@ from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder, file_sha256
 from clipmux.engine.without_telemetry import ov
 
-from .base import Backend, Runner
-
-PREFERRED_BATCH = 8
-
+from .base import BATCH_ON_CPU, Backend, Runner
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 """Precision of a model folder to OpenVINO's hint. An int8 network says which parts are; the hint is for the others."""
@@ -51,7 +48,7 @@ class OpenVinoBackend(Backend):
             )
         self.device = device
         self.max_batch = max_batch
-        self.preferred_batch = min(PREFERRED_BATCH, max_batch)
+        self.preferred_batch = min(BATCH_ON_CPU, max_batch)
         self.runners = len(os.sched_getaffinity(0))
         check_files(model)
         core = ov.Core()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ModelFolder
 
-from .base import Backend, Phases, Runner
+from .base import BATCH_ON_CPU, Backend, Phases, Runner
 
 try:
     import torch
@@ -28,7 +28,7 @@ try:
 except ImportError as error:  # what is missing, or what of it does not fit this machine
     raise UsageError(f"the torch backend needs torch and onnx ({error}): pip install 'clipmux[torch]'") from None
 
-PREFERRED_BATCH_CPU, PREFERRED_BATCH = 8, 64
+PREFERRED_BATCH = 64
 RUNNERS_CPU, RUNNERS = 1, 2  # two on an accelerator: one's copies overlap the other's computation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,7 +55,7 @@ class TorchBackend(Backend):
         dtype = DTYPES[model.precision]
         self.device = device
         self.max_batch = max_batch
-        self.preferred_batch = min(PREFERRED_BATCH_CPU if kind == "cpu" else PREFERRED_BATCH, max_batch)
+        self.preferred_batch = min(BATCH_ON_CPU if kind == "cpu" else PREFERRED_BATCH, max_batch)
         self.runners = RUNNERS_CPU if kind == "cpu" else RUNNERS
         if kind == "cpu":
             cores = len(os.sched_getaffinity(0))

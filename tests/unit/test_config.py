@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from clipmux.engine.config import EngineConfig, usable_cores
+from clipmux.engine import config as module
+from clipmux.engine.config import AHEAD, MOST_THREADS, EngineConfig, parse_workers, usable_cores
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ModelFolder
 
@@ -46,16 +47,75 @@ def test_a_config_survives_the_way_to_a_child() -> None:
     assert EngineConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_no_workers_mean_one_per_core() -> None:
+MODEL = ModelFolder(Path("model"), "r3d", "model.onnx", ("a",))
+
+
+def test_no_workers_mean_one_per_core_at_most() -> None:
     assert EngineConfig(model="demo").decoders == usable_cores() >= 1
     assert EngineConfig(model="demo", workers=3).decoders == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ({}, 5),
+        ({"backend": "torch"}, 5),
+        ({"workers": 7}, 7),
+        ({"backend": "null"}, 32),
+        ({"device": "mlu:0"}, 32),
+        ({"device": "cuda:0"}, 32),
+    ],
+)
+def test_a_run_begins_with_few_decoders_where_they_share_the_cores(
+    options: dict[str, Any], first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "usable_cores", lambda: 32)
+    assert EngineConfig(model="demo", **options).first_decoders(MODEL) == first
+
+
+@pytest.mark.parametrize(
+    ("options", "videos", "threads"),
+    [
+        ({"backend": "null"}, 1, MOST_THREADS),
+        ({"backend": "null"}, 10, 3),
+        ({"backend": "null"}, 33, 1),
+        ({"backend": "null"}, 0, MOST_THREADS),
+        ({"backend": "null", "workers": 2}, 1, 1),
+        ({}, 1, 1),
+    ],
+)
+def test_codecs_have_threads_where_cores_have_no_video(
+    options: dict[str, Any], videos: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "usable_cores", lambda: 32)
+    assert EngineConfig(model="demo", **options).for_videos(videos, MODEL).decode_threads == threads
+
+
+@pytest.mark.parametrize(("text", "workers"), [("auto", 0), ("0", 0), ("12", 12)])
+def test_workers_are_a_number_or_auto(text: str, workers: int) -> None:
+    assert parse_workers(text) == workers
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "1.5", "²"])
+def test_other_workers_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--workers is '{text}': give 1 to 1024, or auto"):
+        parse_workers(text)
+
+
+def test_clips_get_no_more_memory_than_keeps_the_device_busy() -> None:
+    layout = EngineConfig(model="demo", workers=4).clip_layout(MODEL)
+    assert layout.seats * layout.slots == AHEAD * 8
+    layout = EngineConfig(model="demo", workers=4, backend="null").clip_layout(MODEL)
+    assert layout.seats * layout.slots == AHEAD * 64
+    layout = EngineConfig(model="demo", workers=4, backend="null", queue_bytes=100 << 20).clip_layout(MODEL)
+    assert layout.bytes <= 100 << 20
+    assert layout.seats * layout.slots >= 2 * 64 + 2 * 4
 
 
 @pytest.mark.parametrize("workers", [1, 7, 64, 1024])
 @pytest.mark.parametrize("mebibytes", [1, 256, 4096])
 def test_queues_stay_within_their_memory(workers: int, mebibytes: int) -> None:
-    model = ModelFolder(Path("model"), "r3d", "model.onnx", ("a",))
     config = EngineConfig(model="demo", workers=workers, queue_bytes=mebibytes << 20)
-    hwm = config.queue_hwm(model)
+    hwm = config.queue_hwm(MODEL)
     assert hwm >= 2
-    assert hwm == 2 or 2 * workers * hwm * model.clip_bytes <= config.queue_bytes
+    assert hwm == 2 or 2 * workers * hwm * MODEL.clip_bytes <= config.queue_bytes
