@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -53,17 +53,19 @@ class Frame:
     display: tuple[int, ...] | None = None
 
 
-def decode(video: Video, *, threads: int = 1) -> Iterator[Frame]:
+def decode(video: Video, *, threads: int = 1, wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Frame]:
     """Yield the frames of ``video`` in presentation order, one at a time; closing the generator closes the file.
 
     Args:
         threads: of the codec. 1 suits a machine whose cores are all busy with decoders of their own.
+        wanted: says of a frame's number, from 0, whether its picture will be looked at. Others of a folder are not even
+            read; those of a file are decoded, since most codecs make one picture from another.
 
     Raises:
         VideoError: stage ``open`` where no frame was tried yet, ``decode`` afterwards. Damage before the first good
             frame is skipped, as in a broadcast joined midway; any later damage fails the video.
     """
-    return _decode_folder(video) if video.kind == "frames" else _decode_file(video.path, threads)
+    return _decode_folder(video, wanted) if video.kind == "frames" else _decode_file(video.path, threads)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -262,8 +264,12 @@ class _Clock:
 # --- folders of frames -----------------------------------------------------------------------------------------------
 
 
-def _decode_folder(video: Video) -> Iterator[Frame]:
-    for path in _frame_paths(video):
+def _decode_folder(video: Video, wanted: Callable[[int], bool]) -> Iterator[Frame]:
+    unread = Image.new("RGB", (1, 1))
+    for number, path in enumerate(_frame_paths(video)):
+        if not wanted(number):
+            yield Frame(unread, None, None)
+            continue
         try:
             with Image.open(path) as image:
                 picture = image.convert("RGB")  # a copy: the file closes; EXIF orientation is not looked at

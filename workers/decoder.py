@@ -21,7 +21,7 @@ from .decode import Frame, decode
 from .preprocess import open_preprocess
 from .sources import Video
 from .streamer import Streamer
-from .windows import Window, windows
+from .windows import Window, in_a_window, windows
 
 
 def run(setting: Setting, context: Context, link: Link) -> None:
@@ -49,6 +49,7 @@ class Decoder(Streamer):
         super().__init__(setting, context, link)
         model = read_model(config.model)
         self._stride = config.stride
+        self._threads = config.decode_threads
         self._length = model.frames
         self._preprocess = open_preprocess(config.preprocess, model.height, model.width)
 
@@ -83,13 +84,16 @@ class Decoder(Streamer):
         return {"preprocess": self._preprocess.chosen}
 
     def _timed_frames(self, video: Video) -> Iterator[Frame]:
-        frames = decode(video)
+        frames = decode(video, threads=self._threads, wanted=self._wanted)
         while True:
             with self.stages.timed("decode"):
                 frame = next(frames, None)
             if frame is None:
                 return
             yield frame
+
+    def _wanted(self, number: int) -> bool:
+        return in_a_window(number, length=self._length, stride=self._stride)
 
     def _picture(self, frame: Frame) -> Picture:
         with self.stages.timed("preprocess"):

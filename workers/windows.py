@@ -28,6 +28,11 @@ class Window(Generic[Kept]):
     frames: tuple[Kept, ...]
 
 
+def in_a_window(number: int, *, length: int, stride: int) -> bool:
+    """Whether a window of ``windows`` may need frame ``number``, counted from 0."""
+    return number % stride < length
+
+
 def windows(frames: Iterable[Raw], *, length: int, stride: int, keep: Callable[[Raw], Kept]) -> Iterator[Window[Kept]]:
     """Cut a stream of frames into windows, holding at most ``length`` frames.
 

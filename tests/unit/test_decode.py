@@ -505,6 +505,17 @@ def test_a_part_of_a_folder(tmp_path: Path, first: int, last: int | None, expect
     assert len(list(decode(Video("clip", folder, "frames", first, last)))) == expected
 
 
+def test_pictures_that_are_not_wanted_are_not_read(tmp_path: Path) -> None:
+    folder = media.write_frames(tmp_path / "clip", media.moving(6), ending=".png")
+    for number in (2, 5):
+        (folder / f"image_{number:05d}.png").write_bytes(b"no picture")
+    frames = list(decode(Video("clip", folder, "frames"), wanted=lambda number: number in (0, 2, 3)))
+    assert len(frames) == 6
+    assert [frames[number].picture.width for number in (0, 2, 3)] == [media.moving(6)[0].shape[1]] * 3
+    with pytest.raises(VideoError, match=r"image_00005\.png.*extract the frames again"):
+        list(decode(Video("clip", folder, "frames"), wanted=lambda number: number in (0, 4)))
+
+
 def test_a_missing_frame_is_named(tmp_path: Path) -> None:
     folder = media.write_frames(tmp_path / "clip", media.moving(12))
     (folder / "image_00007.jpg").unlink()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipmux.workers.windows import Window, windows
+from clipmux.workers.windows import Window, in_a_window, windows
 
 frames = st.integers(0, 80)
 lengths = st.integers(1, 20)
@@ -74,6 +74,19 @@ def test_no_more_than_a_window_is_held(n: int, length: int, stride: int) -> None
     cut = windows(range(n), length=length, stride=stride, keep=keep)
     while next(cut, None) is not None:
         pass
+
+
+@settings(deadline=None)
+@given(frames, lengths, strides)
+def test_frames_that_no_window_needs_are_known_beforehand(n: int, length: int, stride: int) -> None:
+    kept: list[int] = []
+
+    def keep(frame: int) -> int:
+        kept.append(frame)
+        return frame
+
+    list(windows(range(n), length=length, stride=stride, keep=keep))
+    assert kept == [number for number in range(n) if in_a_window(number, length=length, stride=stride)]
 
 
 def test_an_endless_stream_gives_each_window_as_soon_as_it_is_whole() -> None:
