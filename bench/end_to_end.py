@@ -36,7 +36,8 @@ from .natural import Kind, write_natural_videos
 from .stages import Cost, decode_cost, first_prediction_s, ideal, inference_cost
 from .watch import Growth, Memory
 
-MEMORY_EVERY_S = 1.0
+MEMORY_EVERY_S = 5.0
+"""A look takes 10 ms or more of a core: once a second, a run would be measured half a percent slower than it is."""
 
 SHOWN = (
     "clips_per_s",
