@@ -55,14 +55,18 @@ typedef struct {
     int low, count;                   /* samples of chroma in a line that are needed */
     int part, wide;                   /* numbers in a line of each part (even and odd pixels), and of all parts */
     int pitch;                        /* numbers in a line of the scaled picture */
-    uint16_t *chroma;                 /* [REMEMBERED][CHANNELS][1 + part + 1] */
+    int padded;                       /* numbers in a line of chroma: STEP, the last of which is before the first sample;
+                                         samples; one more at least */
+    uint16_t *chroma;                 /* [REMEMBERED][CHANNELS][padded] */
     int remembered[REMEMBERED];       /* which line of chroma is there */
-    uint16_t *mixed, *luma;           /* [CHANNELS][1 + part + 1], [parts][part] */
+    uint16_t *mixed, *luma;           /* [CHANNELS][padded], [parts][part] */
     int kept, made;                   /* lines of RGB; the first that was not made yet */
     uint16_t *rgb;                    /* [kept][CHANNELS][wide], a ring */
     uint16_t *band;                   /* [STEP][CHANNELS][wide]: rows scaled */
     uint16_t *turned, *scaled;        /* of one channel of the band, transposed: [wide][STEP], then [pitch][STEP] */
     uint16_t *upright;                /* [CHANNELS][STEP][pitch] */
+    void *memory;                     /* that all of these are in, in whole steps: vectors that cross cache lines take
+                                         twice the time */
 } Plan;
 
 INTO_CALLER int
@@ -111,26 +115,26 @@ add_chroma(const Plan *plan, const uint8_t *u, const uint8_t *v, int size, int c
     }
 }
 
-/* Line `row` of chroma as add_chroma makes it, [CHANNELS][1 + part + 1]: with a sample more at either side. */
+/* Line `row` of chroma as add_chroma makes it, [CHANNELS][padded]: with a sample more at either side. */
 INTO_CALLER const uint16_t *
 chroma_line(Plan *plan, const Plane planes[], int row, int size)
 {
-    const int place = row % REMEMBERED, pitch = plan->part + 2;
+    const int place = row % REMEMBERED, pitch = plan->padded;
     uint16_t *line = plan->chroma + (size_t)place * CHANNELS * pitch;
     if (plan->remembered[place] == row)
         return line;
     plan->remembered[place] = row;
     const int left = plan->low > 0, right = plan->low + plan->count < plan->chroma_width;
     const Py_ssize_t at = (Py_ssize_t)(plan->low - left) * size;
-    uint16_t *out = line + 1 - left;
+    uint16_t *out = line + STEP - left;
     add_chroma(plan, planes[1].bytes + row * planes[1].line + at, planes[2].bytes + row * planes[2].line + at, size,
                left + plan->count + right, out, out + pitch, out + 2 * pitch);
     for (int channel = 0; channel < CHANNELS; channel++) { /* at the edges of the picture, the outermost again */
-        uint16_t *first = line + (size_t)channel * pitch;
+        uint16_t *first = line + STEP + (size_t)channel * pitch;
         if (!left)
-            first[0] = first[1];
+            first[-1] = first[0];
         if (!right)
-            first[plan->count + 1] = first[plan->count];
+            first[plan->count] = first[plan->count - 1];
     }
     return line;
 }
@@ -140,7 +144,7 @@ INTO_CALLER const uint16_t *
 chroma_for(Plan *plan, const Plane planes[], int row, int size)
 {
     uint16_t *restrict mixed = plan->mixed;
-    const int count = CHANNELS * (plan->part + 2);
+    const int count = CHANNELS * plan->padded;
     if (plan->down == 1) {
         const uint16_t *restrict line = chroma_line(plan, planes, row, size);
         for (int i = 0; i < count; i++)
@@ -216,19 +220,19 @@ clipped(uint16_t luma, uint16_t chroma)
     return value < BASE + WHITE ? value : BASE + WHITE;
 }
 
-/* One channel of a line, from its luma and what chroma adds, which has a sample more on either side. */
+/* One channel of a line, from its luma and what chroma adds, which has a sample more on either side; in whole steps. */
 INTO_CALLER void
 colour_line(const uint16_t *restrict luma, const uint16_t *restrict chroma, int part, int across,
             uint16_t *restrict out)
 {
     if (across == 1) {
         for (int i = 0; i < part; i++)
-            out[i] = clipped(luma[i], blend(chroma[i + 1], chroma[i + 1]));
+            out[i] = clipped(luma[i], blend(chroma[i], chroma[i]));
         return;
     }
     for (int i = 0; i < part; i++) {
-        out[i] = clipped(luma[i], blend(chroma[i + 1], chroma[i]));
-        out[part + i] = clipped(luma[part + i], blend(chroma[i + 1], chroma[i + 2]));
+        out[i] = clipped(luma[i], blend(chroma[i], chroma[i - 1]));
+        out[part + i] = clipped(luma[part + i], blend(chroma[i], chroma[i + 1]));
     }
 }
 
@@ -245,7 +249,7 @@ make_lines(Plan *plan, const Plane planes[], int end, int across, int size)
             find_luma(plan, pixels, across, size);
         uint16_t *line = plan->rgb + (size_t)(plan->made % plan->kept) * CHANNELS * plan->wide;
         for (int channel = 0; channel < CHANNELS; channel++)
-            colour_line(plan->luma, chroma + (size_t)channel * (plan->part + 2), plan->part, across,
+            colour_line(plan->luma, chroma + STEP + (size_t)channel * plan->padded, plan->part, across,
                         line + (size_t)channel * plan->wide);
     }
 }
@@ -268,12 +272,15 @@ INTO_CALLER void
 add_taps(const Taps *taps, int output, int start, const uint16_t *lines, int ring, int count, uint16_t *out)
 {
     const uint16_t *weights = taps->weights + (size_t)output * taps->taps;
+    int used = taps->taps;
+    while (used > 0 && weights[used - 1] == 0) /* many outputs have fewer taps than others */
+        used--;
     for (int at = 0; at < count; at += STEP) {
         uint16_t sums[STEP];
         for (int i = 0; i < STEP; i++)
             sums[i] = taps->biases[output];
         const uint16_t *from = lines + (size_t)start * count + at, *end = lines + (size_t)ring * count;
-        for (int tap = 0; tap < taps->taps; tap++) {
+        for (int tap = 0; tap < used; tap++) {
             const uint16_t weight = weights[tap];
             for (int i = 0; i < STEP; i++)
                 sums[i] += share(from[i], weight);
@@ -427,9 +434,7 @@ static void
 free_plan(Plan *plan)
 {
     void *all[] = {plan->rows.starts,     plan->rows.weights,    plan->rows.biases, plan->columns.starts,
-                   plan->columns.weights, plan->columns.biases, plan->chroma,      plan->mixed,
-                   plan->luma,            plan->rgb,            plan->band,        plan->turned,
-                   plan->scaled,          plan->upright};
+                   plan->columns.weights, plan->columns.biases, plan->memory};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         PyMem_Free(all[i]);
     PyMem_Free(plan);
@@ -494,37 +499,42 @@ read_taps(PyObject *object, Taps *taps)
     return 0;
 }
 
-static uint16_t *
-take(size_t count, int *taken)
-{
-    uint16_t *memory = PyMem_Calloc(count, sizeof *memory);
-    *taken = *taken && memory != NULL;
-    return memory;
-}
-
 static int
 take_memory(Plan *plan)
 {
     const Taps *columns = &plan->columns;
     plan->low = columns->low / plan->across;
     plan->count = (columns->high + plan->across - 1) / plan->across - plan->low;
-    plan->part = up(plan->count, STEP / plan->across);
+    plan->part = up(plan->count, STEP);
     plan->wide = plan->across * plan->part;
-    plan->pitch = up(columns->outputs, 2 * TILE);
+    plan->padded = STEP + up(plan->count + 1, STEP);
+    plan->pitch = up(columns->outputs, STEP);
     plan->kept = plan->rows.taps;
-    int taken = 1;
-    const size_t padded = (size_t)plan->part + 2;
-    plan->chroma = take(REMEMBERED * CHANNELS * padded, &taken);
-    plan->mixed = take(CHANNELS * padded, &taken);
-    plan->luma = take(plan->wide, &taken);
-    plan->rgb = take((size_t)plan->kept * CHANNELS * plan->wide, &taken);
-    plan->band = take((size_t)STEP * CHANNELS * plan->wide, &taken);
-    plan->turned = take((size_t)plan->wide * STEP, &taken);
-    plan->scaled = take((size_t)plan->pitch * STEP, &taken);
-    plan->upright = take((size_t)CHANNELS * STEP * plan->pitch, &taken);
-    if (!taken)
+    const struct {
+        uint16_t **start;
+        size_t count;
+    } parts[] = {
+        {&plan->chroma, (size_t)REMEMBERED * CHANNELS * plan->padded},
+        {&plan->mixed, (size_t)CHANNELS * plan->padded + STEP}, /* a part reads a sample beyond its end */
+        {&plan->luma, plan->wide},
+        {&plan->rgb, (size_t)plan->kept * CHANNELS * plan->wide},
+        {&plan->band, (size_t)STEP * CHANNELS * plan->wide},
+        {&plan->turned, (size_t)plan->wide * STEP},
+        {&plan->scaled, (size_t)plan->pitch * STEP},
+        {&plan->upright, (size_t)CHANNELS * STEP * plan->pitch},
+    };
+    size_t total = STEP;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        total += parts[i].count;
+    if ((plan->memory = PyMem_Calloc(total, sizeof(uint16_t))) == NULL) {
         PyErr_NoMemory();
-    return taken ? 0 : -1;
+        return -1;
+    }
+    const size_t line = STEP * sizeof(uint16_t);
+    uint16_t *at = (uint16_t *)(((uintptr_t)plan->memory + line - 1) / line * line);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; at += parts[i++].count)
+        *parts[i].start = at;
+    return 0;
 }
 
 /* Whether everything that the loops rely on holds. */
