@@ -39,26 +39,27 @@ unit: .venv/checks .venv/installed
 
 # Results that are there are kept: an interrupted session goes on where it was. What each one is for: docs/benchmarks.md
 BENCH ?= runs/bench
-RESULTS := $(addprefix $(BENCH)/,$(addsuffix .json,pipeline decode codecs $(if $(VIDEOS),pixels) \
+RESULTS := $(addprefix $(BENCH)/,$(addsuffix .json,pipeline-float32 pipeline-bfloat16 pipeline-int8 decode codecs $(if $(VIDEOS),pixels) \
   baselines-float32 baselines-bfloat16 baselines-int8 baselines-720p pace transport transport-pace memory sweep \
   inference backends server))
 CLIPMUX := $(BIN)/clipmux
 GIVEN := $(if $(VIDEOS),"$(VIDEOS)")
 FLOAT32 := $(BENCH)/models/r3d50
 MODELS := $(FLOAT32) $(FLOAT32)-bfloat16 $(FLOAT32)-int8
-LONG := --videos 60
 RIVALS := --baselines reference,dataloader,ray
 
 bench: $(RESULTS)
 	$(CLIPMUX) bench report $(RESULTS) --html $(BENCH)/report.html
 
-$(BENCH)/pipeline.json: WHAT = end-to-end $(GIVEN) $(LONG) $(MODELS:%=--model %)
+$(BENCH)/pipeline-float32.json: WHAT = end-to-end $(GIVEN) --videos 60 --model $(FLOAT32)
+$(BENCH)/pipeline-bfloat16.json: WHAT = end-to-end $(GIVEN) --videos 120 --model $(FLOAT32)-bfloat16
+$(BENCH)/pipeline-int8.json: WHAT = end-to-end $(GIVEN) --videos 240 --model $(FLOAT32)-int8
 $(BENCH)/decode.json: WHAT = decode --kinds h264
 $(BENCH)/codecs.json: WHAT = decode
 $(BENCH)/pixels.json: WHAT = decode $(GIVEN) --difference
-$(BENCH)/baselines-float32.json: WHAT = end-to-end $(GIVEN) $(LONG) --model $(FLOAT32) $(RIVALS)
-$(BENCH)/baselines-bfloat16.json: WHAT = end-to-end $(GIVEN) $(LONG) --model $(FLOAT32)-bfloat16 --float32 $(FLOAT32) $(RIVALS)
-$(BENCH)/baselines-int8.json: WHAT = end-to-end $(GIVEN) $(LONG) --model $(FLOAT32)-int8 --float32 $(FLOAT32) $(RIVALS)
+$(BENCH)/baselines-float32.json: WHAT = end-to-end $(GIVEN) --videos 24 --model $(FLOAT32) $(RIVALS)
+$(BENCH)/baselines-bfloat16.json: WHAT = end-to-end $(GIVEN) --videos 24 --model $(FLOAT32)-bfloat16 --float32 $(FLOAT32) $(RIVALS)
+$(BENCH)/baselines-int8.json: WHAT = end-to-end $(GIVEN) --videos 40 --model $(FLOAT32)-int8 --float32 $(FLOAT32) $(RIVALS)
 $(BENCH)/baselines-720p.json: WHAT = end-to-end --kind h264-mp4:1280x720 --videos 24 --model $(FLOAT32)-int8 --baselines dataloader,ray --baseline-preprocess exact
 $(BENCH)/pace.json: WHAT = end-to-end --videos 400 --stride 1 --model $(FLOAT32) --backend null --null-delay 0.4+0.25
 $(BENCH)/transport.json: WHAT = transport
