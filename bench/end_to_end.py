@@ -116,10 +116,9 @@ class Run:
 
     @property
     def device_busy(self) -> float:
-        """Share of the time from first hand-out to last result that a runner has a batch, 0…1."""
-        busy: float = self.summary["busy_s"]["infer"]
-        runners: int = self.about["runners"]
-        return busy / (self.steady_s * runners)
+        """Share of the time from the first batch to the last score in which a runner has a batch, 0…1."""
+        busy: float = self.summary["busy_share"]
+        return busy
 
 
 def one_run(config: EngineConfig, videos: Sequence[Video], *, memory_every_s: float = MEMORY_EVERY_S) -> Run:

@@ -8,7 +8,6 @@ computing on queues of its own and reports the latency of each call, so the two 
 
 from __future__ import annotations
 
-import resource
 import statistics
 import threading
 import time
@@ -269,21 +268,15 @@ def in_parallel(runners: Sequence[Runner], clips: npt.NDArray[np.uint8], until: 
     for thread in threads:
         thread.start()
     begin.wait()
-    cpu = cpu_seconds()
+    cpu = time.process_time()
     starts.append(time.perf_counter())
     begin.wait()
     for thread in threads:
         thread.join()
-    wall, cpu = time.perf_counter() - starts[0], cpu_seconds() - cpu
+    wall, cpu = time.perf_counter() - starts[0], time.process_time() - cpu
     if failures:
         raise ClipmuxError(f"the device failed: {failures[0]}") from failures[0]
     return Calls(len(clips), tuple(latency for calls in latencies for latency in calls), wall, cpu)
-
-
-def cpu_seconds() -> float:
-    """CPU seconds of all threads of this process so far."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 @dataclass(frozen=True)

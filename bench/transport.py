@@ -136,7 +136,7 @@ def engine_run(config: EngineConfig, model: ModelFolder, clips: int) -> Passage:
         wall_s=wall,
         cpu_s=cpu,
         batch_fill=inference["clips"] / inference["batches"] / inference["preferred_batch"],
-        device_busy=inference["busy_s"]["infer"] / wall,
+        device_busy=inference["busy_share"],
     )
 
 

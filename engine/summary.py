@@ -48,6 +48,7 @@ def summarise(
         "batches": batches,
         "mean_batch": mean_batch,
         "batch_fill": mean_batch / inference["preferred_batch"] if inference else 0.0,
+        "busy_share": inference.get("busy_share", 0.0),
         "batch_sizes": inference.get("batch_sizes", {}),
         "latency_ms": {name: None if value is None else 1000 * value for name, value in latency.items()},
         "busy_s": _busy(figures),
