@@ -92,7 +92,7 @@ $(BENCH)/demo: | .venv/rivals
 
 dev: .venv/checks
 	rm -rf build/__editable__*
-	$(PIP) install --constraint constraints.txt --editable '.[torch,quantize,dev]' --config-settings editable_mode=strict
+	$(PIP) install --constraint constraints.txt --editable '.[torch,quantize,parquet,dev]' --config-settings editable_mode=strict
 	touch .venv/installed
 
 clean:
@@ -115,5 +115,5 @@ clean:
 	touch $@
 
 .venv/checks: .venv/needed
-	$(PIP) install --constraint constraints.txt '.[torch,quantize,dev]'
+	$(PIP) install --constraint constraints.txt '.[torch,quantize,parquet,dev]'
 	touch $@

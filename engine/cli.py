@@ -166,6 +166,30 @@ def _listed(inputs: list[str], annotations: Path | None, root: Path | None, subs
     return list_annotated(annotations, root, subset=subset)
 
 
+@app.command(short_help="A run's outcomes as one table.")
+@exits
+def results(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, also of a run that is going on.")],
+    form: Annotated[str, typer.Option("--format", help="json, jsonl, csv or parquet.")] = "jsonl",
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output unless given.")] = None,
+    per_clip: Annotated[bool, typer.Option("--per-clip", help="A row per clip, of a run with --per-clip.")] = False,
+    verbatim: Annotated[
+        bool, typer.Option("--verbatim", help="csv: text as it is, even if spreadsheets take it for a formula.")
+    ] = False,
+) -> None:
+    """Every video's outcome as a row, from the run's journal; the columns are in docs/results.md.
+
+    Examples:
+
+      clipmux results runs/first --format csv --output first.csv
+
+      clipmux results runs/first --format parquet --per-clip --output clips.parquet
+    """
+    from clipmux.workers.table import Table, write_table
+
+    write_table(Table(run, per_clip=per_clip, verbatim=verbatim), form, output)
+
+
 @app.command(short_help="See it work: made videos, the whole pipeline, a table.")
 @exits
 def demo(

@@ -154,8 +154,12 @@ def reference_entry(line: dict[str, Any]) -> list[dict[str, Any]]:
     return result
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_lines(path: Path, *, going_on: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Byte offset and content of every line of a journal file; nothing if there is no such file.
+
+    Args:
+        path: the file.
+        going_on: it may be written to: a last line without its end is left out.
 
     Raises:
         ClipmuxError: a line is not one that we wrote.
@@ -165,6 +169,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
         offset = 0
         for number, raw in enumerate(file, start=1):
+            if going_on and not raw.endswith(b"\n"):
+                return
             try:
                 line = json.loads(raw)
                 line["video_id"]  # a line without one is as foreign as one that is not JSON
