@@ -15,7 +15,6 @@ import logging
 import os
 import sys
 import threading
-import traceback
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -23,8 +22,11 @@ import zmq
 
 from .control import Link
 from .errors import ClipmuxError, UsageError
+from .logs import TEXT, log_child
 from .messages import Failed
 from .sockets import Addresses, Context, remove_sockets
+
+log = logging.getLogger(__name__)
 
 ORPHANED = 70
 """Exit status of a child whose supervisor died."""
@@ -38,18 +40,22 @@ class Setting:
         name: this child's name, unique over all that ever connect.
         addresses: where to connect or bind.
         content: what the role itself needs, as JSON.
+        log_format: how to write the log.
+        trace: the inherited descriptor of the trace's file; -1 where there is none.
     """
 
     name: str
     addresses: Addresses
     content: dict[str, Any]
+    log_format: str = TEXT
+    trace: int = -1
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "addresses": self.addresses.to_json(), "content": self.content}
+        return {**vars(self), "addresses": self.addresses.to_json()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Setting:
-        return cls(content["name"], Addresses(**content["addresses"]), content["content"])
+        return cls(**{**content, "addresses": Addresses(**content["addresses"])})
 
 
 class Role(Protocol):
@@ -62,8 +68,8 @@ def main(module: str) -> None:
     """Be the role that ``module`` implements, then exit."""
     faulthandler.enable()
     _keep_standard_output_open()
-    logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {sys.argv[2]}: %(message)s")
     setting = Setting.from_json(json.loads(sys.stdin.buffer.readline()))
+    log_child(sys.stderr.fileno(), process=setting.name, form=setting.log_format)
     threading.Thread(target=_die_with_parent, args=(setting.addresses,), name="death-pipe", daemon=True).start()
     context = zmq.Context()
     link = Link(context, setting.addresses.control, setting.name)
@@ -75,7 +81,7 @@ def main(module: str) -> None:
         link.send(Failed(str(error), usage=isinstance(error, UsageError)))
         status = 1
     except Exception as error:
-        traceback.print_exc()
+        log.exception("an unexpected error ends this process")
         link.send(Failed(f"{type(error).__name__}: {error} (the log has more)"[:4000]))
         status = 1
     link.close()

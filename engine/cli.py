@@ -107,6 +107,17 @@ def run(
         str, typer.Option(help="Clips travel in shared memory, through the socket, or auto: shared if it can be had.")
     ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+    metrics: Annotated[
+        str, typer.Option(help="Serve /metrics and /healthz there, for example at 127.0.0.1:9108.", metavar="IP:PORT")
+    ] = "",
+    metrics_allow_remote: Annotated[
+        bool, typer.Option("--metrics-allow-remote", help="Even where other machines can read them.")
+    ] = False,
+    stuck_after: Annotated[
+        float, typer.Option(help="Seconds without progress after which /healthz calls a stage stuck.")
+    ] = 30.0,
+    log_format: Annotated[str, typer.Option(help="Of run.log: text, or json (a line of JSON per event).")] = "text",
+    trace: Annotated[Path | None, typer.Option(help="File to write a trace to, for Perfetto or Chrome.")] = None,
     config: ConfigFile = None,  # noqa: ARG001  (its callback does the work)
 ) -> int:
     """Classify videos: clips of different videos share each batch, results come as each video finishes."""
@@ -117,7 +128,9 @@ def run(
 
     from .config import EngineConfig, parse_delay, parse_workers
     from .model import read_model
+    from .watching import Watching, watched
 
+    watching = Watching(metrics, metrics_allow_remote, stuck_after, log_format, trace)
     settings = EngineConfig(
         model=str(read_model(model).path.resolve()),
         stride=stride,
@@ -147,7 +160,16 @@ def run(
         if prediction.error is not None:
             failures.append(prediction)
 
-    status = run_videos(listing, settings, output=output, resume=resume, console=console, on_prediction=keep_failure)
+    with watched(watching) as observer:
+        status = run_videos(
+            listing,
+            settings,
+            output=output,
+            resume=resume,
+            console=console,
+            on_prediction=keep_failure,
+            observer=observer,
+        )
     show_failures(failures, console)
     return status
 

@@ -39,12 +39,16 @@ class Link:
             return None
         return decode_control(self.socket.recv_multipart())
 
+    @property
+    def beat_due(self) -> bool:
+        """A beat would be sent now; for those whose counts take some making."""
+        return time.monotonic() - self._beat_at >= BEAT_EVERY_S
+
     def beat(self, **counts: Any) -> None:
         """Tell of progress, twice a second at most; a beat that finds the channel full is not missed."""
-        now = time.monotonic()
-        if now - self._beat_at < BEAT_EVERY_S:
+        if not self.beat_due:
             return
-        self._beat_at = now
+        self._beat_at = time.monotonic()
         with contextlib.suppress(zmq.Again):
             self.socket.send_multipart(encode(Beat(counts)), flags=zmq.NOBLOCK)
 

@@ -26,11 +26,13 @@ Tag = TypeVar("Tag")
 
 @dataclass(frozen=True)
 class Result(Generic[Tag]):
-    """A batch's clip scores, float32 ``[N, classes]``, and the seconds that the device took."""
+    """A batch's clip scores, float32 ``[N, classes]``; how long the device took, from when on, and which runner."""
 
     tag: Tag
     scores: npt.NDArray[np.float32]
     seconds: float
+    began: float
+    runner: int
 
 
 class Device(Generic[Tag]):
@@ -53,7 +55,7 @@ class Device(Generic[Tag]):
         os.set_blocking(self._wake_read, False)
         self._runners = [backend.open_runner() for _ in range(backend.runners)]
         self._threads = [
-            threading.Thread(target=self._work, args=(runner,), name=f"runner-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(number, runner), name=f"runner-{number}", daemon=True)
             for number, runner in enumerate(self._runners)
         ]
         for thread in self._threads:
@@ -117,14 +119,14 @@ class Device(Generic[Tag]):
         os.close(self._wake_read)
         os.close(self._wake_write)
 
-    def _work(self, runner: Runner) -> None:
+    def _work(self, number: int, runner: Runner) -> None:
         while (job := self._jobs.get()) is not None:
             staging, count, tag = job
-            start = time.perf_counter()
+            start = time.monotonic()
             outcome: Result[Tag] | Exception
             try:
                 scores = softmax(runner.infer(staging[:count]))
-                outcome = Result(tag, scores, time.perf_counter() - start)
+                outcome = Result(tag, scores, time.monotonic() - start, start, number)
                 if len(scores) != count:
                     outcome = RuntimeError(f"it gave {len(scores)} results for {count} clips")
                 elif not np.isfinite(scores).all():

@@ -15,12 +15,18 @@ class Histogram:
     def __init__(self) -> None:
         self._buckets: dict[int, int] = {}
         self.count = 0
+        self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one duration; below a microsecond counts as one."""
         bucket = round(math.log(max(seconds, LEAST) / LEAST) / STEP)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
         self.count += 1
+        self.seconds += seconds
+
+    def counts(self) -> dict[str, int]:
+        """How many durations each bucket holds, by its number, for ``middle``; empty ones are left out."""
+        return {str(bucket): count for bucket, count in self._buckets.items()}
 
     def buckets(self) -> list[tuple[float, int]]:
         """Upper bounds in seconds, rising, and how many durations each bucket holds; empty ones are left out."""
@@ -32,5 +38,10 @@ class Histogram:
         for bucket in sorted(self._buckets):
             rank -= self._buckets[bucket]
             if rank <= 0:
-                return LEAST * math.exp(bucket * STEP)
+                return middle(bucket)
         return None
+
+
+def middle(bucket: int) -> float:
+    """What durations in a bucket are, to 1%, in seconds."""
+    return LEAST * math.exp(bucket * STEP)

@@ -17,13 +17,14 @@ from .child import Setting
 from .clips import Way, open_receiver
 from .config import AHEAD, EngineConfig
 from .control import Link, expect
-from .device import Device
+from .device import Device, Result
 from .errors import ClipmuxError
 from .histogram import Histogram
 from .messages import Clip, Expect, Goodbye, Hello, Scores, Stop
 from .model import read_model
 from .sockets import Context, push_reports
 from .stages import Stages
+from .trace import Laps, Trace
 from .wire import encode
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,10 @@ class Inference:
         self._stages = Stages()
         self._latency = Histogram()
         self._batches: Counter[int] = Counter()
+        self._in_device = 0
+        runners = (f"runner {number}" for number in range(self._backend.runners))
+        self._trace = Trace(setting.trace, setting.name, tracks=("main", *runners))
+        self._laps = Laps(self._trace, self._stages, ("copy", "send"))
         self._began, self._ended = 0.0, 0.0  # the first batch, the last score
 
     def run(self) -> None:
@@ -79,7 +84,10 @@ class Inference:
             self._dispatch()
             self._send_scores()
             self._obey()
+            self._laps.lap()
+            self._trace.tick()
             self._wait()
+        self._trace.write()
         self._device.close()
         self._link.send(Goodbye(self._figures()))
         self._clips.close()
@@ -110,6 +118,7 @@ class Inference:
             self._began = self._began or time.monotonic()
             with self._stages.timed("copy"):
                 self._device.submit([clip.pixels for clip in clips], clips)
+            self._in_device += len(clips)
             self._clips.release(clips)
 
     def _send_scores(self) -> None:
@@ -119,10 +128,13 @@ class Inference:
                 self._latency.add(now - clip.decoded_at)
             self._batches[len(result.tag)] += 1
             self._stages.add("infer", result.seconds)
+            self._in_device -= len(result.tag)
+            self._show(result)
             with self._stages.timed("send"):
                 keys, decoded_at = tuple(clip.key for clip in result.tag), tuple(clip.decoded_at for clip in result.tag)
                 self._reports.send_multipart(encode(Scores(keys, result.scores, decoded_at)))
-        self._link.beat(clips=self._scored(), busy_s=self._stages.seconds)
+        if self._link.beat_due:
+            self._link.beat(**self._counts())
 
     def _obey(self) -> None:
         while (message := self._link.receive(0)) is not None:
@@ -149,6 +161,33 @@ class Inference:
         """How much of the time between the first batch and the last score its runners had something to do."""
         time_to_use = self._backend.runners * (self._ended - self._began)
         return self._stages.seconds.get("infer", 0.0) / time_to_use if time_to_use > 0 else 0.0
+
+    def _counts(self) -> dict[str, Any]:
+        """What a beat tells."""
+        return {
+            "clips": self._scored(),
+            "busy_s": self._stages.seconds,
+            "batch_sizes": {str(size): count for size, count in self._batches.items()},
+            "latency": self._latency.counts(),
+            "latency_s": self._latency.seconds,
+            "refused": self._clips.refused,
+            "now": {"in_batcher": len(self._batcher), "in_device": self._in_device},
+        }
+
+    def _show(self, result: Result[list[Clip]]) -> None:
+        """A batch, in the trace: when it was on which runner, and how many clips of how many videos it had."""
+        if self._trace.on:
+            clips = result.tag
+            oldest = result.began - min(clip.decoded_at for clip in clips)
+            self._trace.span(
+                "infer",
+                result.began,
+                result.began + result.seconds,
+                track=1 + result.runner,
+                clips=len(clips),
+                videos=len({clip.key.video for clip in clips}),
+                oldest_ms=round(1000 * oldest),
+            )
 
     def _scored(self) -> int:
         return sum(size * count for size, count in self._batches.items())

@@ -23,6 +23,7 @@ from .config import EngineConfig
 from .errors import ClipmuxError, MessageError, UsageError
 from .messages import Control, Failed, Goodbye, Hello, Stop
 from .model import ModelFolder
+from .observer import Observer
 from .sockets import Context, Socket, make_addresses, push_reports, remove_sockets, router
 from .wire import decode_control, encode
 
@@ -52,6 +53,7 @@ class Processes(ABC):
         run_folder: where the collector writes results; None to only report them.
         log_file: where children write what they have to say.
         modules: what to run as each role.
+        observer: is told what goes on.
 
     Attributes:
         about: what inference chose, once it is ready.
@@ -65,7 +67,9 @@ class Processes(ABC):
         run_folder: Path | None,
         log_file: Path,
         modules: dict[str, str] = MODULES,
+        observer: Observer | None = None,
     ) -> None:
+        self.observer = observer or Observer()
         self.about: dict[str, Any] = {}
         self._config = config
         self._model = model
@@ -144,6 +148,7 @@ class Processes(ABC):
         self._poller.register(self._control, zmq.POLLIN)
         self._log: BinaryIO = self._log_file.open("ab")
         self._stopping = False
+        self.observer.opened()
         self._take_clip_memory()
 
     def stop(self) -> list[tuple[str, dict[str, Any]]]:
@@ -196,6 +201,7 @@ class Processes(ABC):
         now = time.monotonic()
         self._watch_starts(now)
         self._watch(now)
+        self.observer.turned(self._children.values(), unfinished=self._unfinished)
         if self._interrupted and not self._stopping:
             raise Interrupted("interrupted: everything finished is kept")
 
@@ -222,6 +228,7 @@ class Processes(ABC):
 
     def _hear(self, child: Child, message: Control) -> None:
         child.last_progress = time.monotonic()
+        self.observer.heard(child, message)
         if isinstance(message, Hello):
             child.ready = True
             if child.role == INFERENCE:
@@ -268,8 +275,8 @@ class Processes(ABC):
             "run_folder": str(self._run_folder) if self._run_folder else None,
             "clips": way.to_json(),
         }
-        fds = () if memory is None else (memory.fd,)
-        setting = Setting(name, self._addresses, content)
+        fds = [fd for fd in (way.fd, self.observer.trace_fd) if fd >= 0]
+        setting = Setting(name, self._addresses, content, self.observer.log_format, self.observer.trace_fd)
         child = start_child(role, self._modules[role], setting, log=self._log, pass_fds=fds)
         child.seat = seat
         self._children[name] = child
@@ -295,7 +302,9 @@ class Processes(ABC):
     def _reap(self, child: Child) -> int:
         self._poller.unregister(child.sentinel)
         del self._children[child.name]
-        return child.reap()
+        status = child.reap()
+        self.observer.ended(child)
+        return status
 
     def _send(self, child: Child, message: Control) -> None:
         try:
@@ -311,6 +320,7 @@ class Processes(ABC):
         self._context.destroy(linger=0)
         self._context = None
         self._log.close()
+        self.observer.closed()
         if self._memory is not None:
             self._memory.close()
             self._memory = None

@@ -19,7 +19,9 @@ from clipmux.workers.sources import Listing
 from .backends import choose
 from .config import EngineConfig
 from .errors import ClipmuxError
+from .logs import log_supervisor
 from .model import ModelFolder, read_model
+from .observer import Observer
 from .prediction import Prediction
 from .processes import Interrupted
 from .progress import ProgressLine
@@ -42,6 +44,7 @@ def run_videos(
     resume: bool,
     console: Console,
     on_prediction: Callable[[Prediction], None] = lambda _: None,
+    observer: Observer | None = None,
 ) -> int:
     """Classify listed videos into the run folder ``output`` and return the exit status: 0, or 3 if some videos failed.
 
@@ -52,6 +55,7 @@ def run_videos(
         resume: leave out what has an outcome there.
         console: where progress and the summary go.
         on_prediction: called with each outcome of this call.
+        observer: is told what goes on.
 
     Raises:
         UsageError: nothing was started.
@@ -64,9 +68,13 @@ def run_videos(
     todo = [video for video in listing.videos if video.video_id not in before]
     resumed = len(listing.videos) - len(todo)
     config = config.for_videos(len(todo), model)
-    supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log)
-    with _logging_to(folder.log):
+    observer = observer or Observer()
+    supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log, observer=observer)
+    with log_supervisor(folder.log, form=observer.log_format):
         _say_what_is_done(listing, resumed, output, console)
+        if observer.shown_at:
+            log.info("metrics and health are shown at %s", observer.shown_at)
+            console.print(f"{observer.shown_at}/metrics and /healthz show how it goes", highlight=False, soft_wrap=True)
         start = time.monotonic()
         try:
             with _interrupts(supervisor), ProgressLine(console, len(todo)) as line:
@@ -85,6 +93,7 @@ def run_videos(
                 ) from None
             if folder.fresh and error.exit_status == 2:
                 supervisor.kill()
+                observer.discard()
                 folder.discard()
             raise
         finally:
@@ -167,18 +176,3 @@ def _interrupts(supervisor: Supervisor) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    propagate, log.propagate = log.propagate, False
-    try:
-        yield
-    finally:
-        log.propagate = propagate
-        log.removeHandler(handler)
-        handler.close()

@@ -20,6 +20,7 @@ from .errors import ClipmuxError, MessageError
 from .growth import Growth, Load
 from .messages import Assign, Beat, Control, Done, Expect, Next, VideoFailed
 from .model import ModelFolder
+from .observer import Observer
 from .prediction import Prediction
 from .processes import Processes
 from .wire import encode
@@ -59,6 +60,7 @@ class Supervisor(Processes):
         run_folder: where the collector writes results; None to only report them.
         log_file: where children write what they have to say.
         decoder: a module to be the decoders in place of the real one: a benchmark's, which needs no videos.
+        observer: is told what goes on.
     """
 
     def __init__(
@@ -69,9 +71,10 @@ class Supervisor(Processes):
         run_folder: Path | None,
         log_file: Path,
         decoder: str = MODULES[DECODER],
+        observer: Observer | None = None,
     ) -> None:
         modules = {**MODULES, DECODER: decoder}
-        super().__init__(config, model, run_folder=run_folder, log_file=log_file, modules=modules)
+        super().__init__(config, model, run_folder=run_folder, log_file=log_file, modules=modules, observer=observer)
         self.progress = Progress()
         self._pending: dict[int, Handout] = {}
         self._again: list[int] = []
@@ -146,11 +149,13 @@ class Supervisor(Processes):
         for child in self._children.values():
             child.handed.discard(message.video)
         prediction = Prediction.from_json(message.line)
+        self.observer.finished(message.video, prediction)
         self.progress.done += 1
         self.progress.failed += prediction.error is not None
         self.progress.clips += prediction.clips
         if prediction.error is not None:
-            log.warning("%s failed: %s", prediction.video_id, prediction.error.message)
+            about = {"video": prediction.video_id, "attempt": prediction.attempt}
+            log.warning("%s failed: %s", prediction.video_id, prediction.error.message, extra=about)
         self._outcomes.append(prediction)
 
     def _take_outcomes(self) -> list[Prediction]:
@@ -194,6 +199,7 @@ class Supervisor(Processes):
         child.waiting = False
         child.handed.add(number)
         child.last_progress = time.monotonic()
+        self.observer.handed(child, number, handout.attempt, handout.video.video_id)
         self._send(child, Assign(number, handout.attempt, handout.video.to_dict()))
 
     def _tell_more(self, more: bool) -> None:

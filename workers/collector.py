@@ -18,6 +18,7 @@ from clipmux.engine.model import read_model
 from clipmux.engine.prediction import Prediction
 from clipmux.engine.sockets import Context, pull_reports
 from clipmux.engine.stages import Stages
+from clipmux.engine.trace import Laps, Trace
 from clipmux.engine.wire import decode_report
 
 from .aggregate import VideoScores
@@ -62,6 +63,8 @@ class Collector:
         self._open: dict[int, Open] = {}
         self._finished = Finished()
         self._stages = Stages()
+        self._trace = Trace(setting.trace, setting.name)
+        self._laps = Laps(self._trace, self._stages, ("collect", "write"))
         self._synced_at = time.monotonic()
         self._refused = 0
 
@@ -79,6 +82,10 @@ class Collector:
                 expect(self._link.receive(None), Stop)
                 stopping = True
             self._sync(now=stopping)
+            self._link.beat(busy_s=self._stages.seconds, refused=self._refused, now={"open": len(self._open)})
+            self._laps.lap(last=stopping)
+            self._trace.tick()
+        self._trace.write()
         if self._journal:
             self._journal.close()
         self._link.send(Goodbye({**self._stages.figures(), "refused": self._refused, "unfinished": len(self._open)}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +17,11 @@ from clipmux.engine.clips import Way, open_sender
 from clipmux.engine.control import Link, expect
 from clipmux.engine.errors import VideoError
 from clipmux.engine.gather import gather
+from clipmux.engine.logs import about
 from clipmux.engine.messages import Assign, ClipKey, Goodbye, Hello, Next, Stop, VideoEnd, VideoFailed
 from clipmux.engine.sockets import Context, push_reports
 from clipmux.engine.stages import Stages
+from clipmux.engine.trace import Laps, Trace
 from clipmux.engine.wire import encode
 
 from .sources import Video
@@ -42,6 +45,8 @@ class Streamer(ABC):
         self.frames = 0
         self.clips = 0
         self._link = link
+        self._trace = Trace(setting.trace, setting.name)
+        self._laps = Laps(self._trace, self.stages, ("decode", "preprocess", "send"))
         self._sender = open_sender(context, Way.from_json(setting.content["clips"]), setting.name)
         self._reports = push_reports(context, setting.addresses.reports)
 
@@ -65,7 +70,7 @@ class Streamer(ABC):
             order = expect(self._link.receive(None), Assign, Stop)
             if not isinstance(order, Assign):
                 break
-            self._reports.send_multipart(encode(self._outcome(order)))
+            self._reports.send_multipart(encode(self._shown_outcome(order)))
             gc.collect()  # PyAV's frames are in reference cycles where they have side data: megabytes, few objects
         self._link.send(Goodbye({**self.stages.figures(), "frames": self.frames, **self.figures()}))
         self._sender.close()
@@ -89,9 +94,24 @@ class Streamer(ABC):
             gather(place, pictures)
             self._sender.send(key, decoded_at, place)
             self.clips += 1
+        self._laps.lap()
 
-    def _outcome(self, order: Assign) -> VideoEnd | VideoFailed:
-        video = Video.from_dict(order.source)
+    def _shown_outcome(self, order: Assign) -> VideoEnd | VideoFailed:
+        """The outcome of a video, which the log and the trace say that this process is at."""
+        video, began, clips, frames = Video.from_dict(order.source), time.monotonic(), self.clips, self.frames
+        self._laps.begin()
+        with about(video.video_id, order.attempt):
+            outcome = self._outcome(order, video)
+        self._laps.lap(last=True)
+        about_it: dict[str, Any] = {"video": video.video_id, "attempt": order.attempt}
+        about_it |= {"clips": self.clips - clips, "frames": self.frames - frames}
+        if isinstance(outcome, VideoFailed):
+            about_it["failed_at"] = outcome.stage
+        self._trace.span("video", began, time.monotonic(), **about_it)
+        self._trace.write()
+        return outcome
+
+    def _outcome(self, order: Assign, video: Video) -> VideoEnd | VideoFailed:
         try:
             return self.stream(order, video)
         except VideoError as error:

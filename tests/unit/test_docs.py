@@ -12,6 +12,7 @@ import typer
 from clipmux.engine.cli import app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = ("kinetics.md", "benchmarks.md", "observability.md", "results.md")
 
 
 def commands(name: str) -> list[str]:
@@ -20,7 +21,7 @@ def commands(name: str) -> list[str]:
     return [" ".join(line.split()) for line in lines if line.strip().startswith("clipmux ")]
 
 
-@pytest.mark.parametrize("line", [*commands("kinetics.md"), *commands("benchmarks.md")])
+@pytest.mark.parametrize("line", [line for page in PAGES for line in commands(page)])
 def test_command_parses(line: str) -> None:
     """Down to the last group, without running anything; paths need not exist."""
     command = typer.main.get_command(app)
