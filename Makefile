@@ -40,7 +40,7 @@ unit: .venv/checks .venv/installed
 # Results that are there are kept: an interrupted session goes on where it was. What each one is for: docs/benchmarks.md
 BENCH ?= runs/bench
 RESULTS := $(addprefix $(BENCH)/,$(addsuffix .json,pipeline-float32 pipeline-bfloat16 pipeline-int8 decode codecs $(if $(VIDEOS),pixels) \
-  baselines-float32 baselines-bfloat16 baselines-int8 baselines-720p pace transport transport-pace memory sweep \
+  baselines-float32 baselines-bfloat16 baselines-int8 baselines-720p pace transport transport-pace memory sweep watchers \
   inference backends server))
 CLIPMUX := $(BIN)/clipmux
 GIVEN := $(if $(VIDEOS),"$(VIDEOS)")
@@ -65,6 +65,7 @@ $(BENCH)/pace.json: WHAT = end-to-end --videos 400 --stride 1 --model $(FLOAT32)
 $(BENCH)/transport.json: WHAT = transport
 $(BENCH)/transport-pace.json: WHAT = transport --null-delay 0.4+0.25
 $(BENCH)/memory.json: WHAT = memory --model $(FLOAT32) --backend null
+$(BENCH)/watchers.json: WHAT = watchers $(GIVEN) --videos 240 --model $(FLOAT32)-int8
 $(BENCH)/sweep.json: WHAT = sweep $(GIVEN) --model $(FLOAT32) --model $(FLOAT32)-int8 --workers 1,2,4 --batch 4,8,16 --repeats 3
 $(BENCH)/inference.json: WHAT = inference $(MODELS)
 $(BENCH)/backends.json: WHAT = inference $(FLOAT32) --backend torch-eager,torch,openvino --batch 8

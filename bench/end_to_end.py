@@ -23,6 +23,7 @@ from clipmux.engine.backends import choose
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.model import ModelFolder, read_model
+from clipmux.engine.observer import Observer
 from clipmux.engine.stages import Stages
 from clipmux.engine.summary import summarise
 from clipmux.engine.supervisor import Progress, Supervisor
@@ -121,7 +122,13 @@ class Run:
         return busy
 
 
-def one_run(config: EngineConfig, videos: Sequence[Video], *, memory_every_s: float = MEMORY_EVERY_S) -> Run:
+def one_run(
+    config: EngineConfig,
+    videos: Sequence[Video],
+    *,
+    memory_every_s: float = MEMORY_EVERY_S,
+    observer: Observer | None = None,
+) -> Run:
     """Classify videos into a run folder that is thrown away, as ``clipmux run`` does it, and measure.
 
     Raises:
@@ -132,7 +139,7 @@ def one_run(config: EngineConfig, videos: Sequence[Video], *, memory_every_s: fl
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as scratch:
         output = Path(scratch) / "run"
         folder = RunFolder(output, decides={}, resume=False)
-        supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log)
+        supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log, observer=observer)
         growth = Growth()
 
         def note(_: Progress) -> None:

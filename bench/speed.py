@@ -1,4 +1,4 @@
-"""``clipmux bench inference|decode|end-to-end|memory|sweep|transport``: how fast, how near to what can be."""
+"""``clipmux bench inference|decode|end-to-end|memory|sweep|transport|watchers``: how fast, how near to what can be."""
 
 from __future__ import annotations
 
@@ -311,6 +311,49 @@ def transport(
     measurement = measure(
         configured(model, null_delay, "", workers=generators, backend="null"),
         clips=clips,
+        repeats=repeats,
+        console=wide_console(),
+    )
+    keep(measurement, json, html)
+
+
+@exits
+def watchers(
+    inputs: Inputs = None,
+    model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "demo",
+    videos: RunVideos = 0,
+    kind: MadeKind = "h264-mp4:340x256",
+    frames: MadeFrames = 96,
+    stride: Stride = 16,
+    workers: Workers = "auto",
+    max_batch: MaxBatch = 64,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    null_delay: NullDelay = "0+0",
+    preprocess: Preprocess = "",
+    alone: Annotated[float, typer.Option(help="Seconds of inference alone, in each round.")] = 5.0,
+    repeats: Repeats = REPEATED,
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """What being looked at costs: runs with metrics that are scraped, a trace and a log of JSON, beside runs without.
+
+    Example: clipmux bench watchers videos/ --model model --videos 240
+    """
+    from clipmux.engine.config import parse_workers
+
+    from .natural import parse_kinds
+    from .watchers import watchers as measure
+
+    check_outputs(repeats, json, html)
+    options = {"workers": parse_workers(workers), "max_batch": max_batch, "backend": backend, "device": device}
+    measurement = measure(
+        inputs or [],
+        configured(model, null_delay, preprocess, stride=stride, **options),
+        count=videos,
+        kind=parse_kinds(kind)[0],
+        frames=frames,
+        alone_s=alone,
         repeats=repeats,
         console=wide_console(),
     )
