@@ -69,7 +69,7 @@ class Trace:
     def step(self, phase: str, name: str, number: int, **args: Any) -> None:
         """A video begins (``b``), begins anew (``n``) or ends (``e``) now; others may be under way at the same time."""
         if self.on:
-            ids = {"cat": "video", "id": f"{number:#x}"}
+            ids = {"cat": "video", "id2": {"local": f"{number:#x}"}}
             self._add({"name": name, "ph": phase, **ids, "ts": _us(time.monotonic()), "args": args})
 
     def tick(self) -> None:

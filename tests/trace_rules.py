@@ -3,7 +3,7 @@
 The rules are those of "Trace Event Format" and of Perfetto's importer: the array may lack its end and have a comma
 before it, a torn last event is dropped; a complete event has a start and a length in microseconds; those of one track
 (process and thread) must follow one another or nest, since others are not shown; begin and end of a video are joined by
-category, id and process.
+category, id and process (as numbers of a process of their own: others are joined across processes, or not at all).
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def check_trace(events: list[dict[str, Any]]) -> None:
         elif event["ph"] == "i":
             assert event["s"] in "gpt", event
         else:
-            key = (event["pid"], event["cat"], event["id"])
-            assert int(event["id"], 16) >= 0, event
+            key = (event["pid"], event["cat"], event["id2"]["local"])
+            assert int(event["id2"]["local"], 16) >= 0, event
             begun[key] = begun.get(key, 0) + {"b": 1, "n": 0, "e": -1}[event["ph"]]
             assert begun[key] in (0, 1), event
     for track, found in spans.items():
