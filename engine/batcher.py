@@ -10,9 +10,44 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Item = TypeVar("Item")
+
+
+class Waiting(Protocol[Item]):
+    """Clips waiting for the device, as inference sees them: all of them in order, or live ones (engine/fair.py)."""
+
+    size: int
+    """Clips in a full batch."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def room(self) -> int:
+        """How many more clips to take in."""
+
+    def add(self, item: Item, now: float) -> None:
+        """Append a clip that arrived at ``now`` seconds."""
+
+    def take(self, now: float, *, idle: bool, more: bool) -> list[Item]:
+        """The next batch; empty if it is better to wait."""
+
+    def full(self, *, idle: bool) -> bool:
+        """Whether a full batch would go at once to a device that has a place."""
+
+    def due(self, now: float) -> float | None:
+        """Seconds until an idle device would get a partial batch; None if no clip waits."""
+
+    def took(self, seconds: float) -> None:
+        """The device took so long for a batch."""
+
+    def dropped(self, now: float) -> list[Item]:
+        """The clips that were given up since this was last asked."""
+
+    @property
+    def drops(self) -> dict[int, int]:
+        """How many have been given up so far, by stream."""
 
 
 class Batcher(Generic[Item]):
@@ -60,8 +95,24 @@ class Batcher(Generic[Item]):
             size = min(size, max(self.size // 2, math.ceil(count / self._runners)))
         return [self._waiting.popleft()[1] for _ in range(size)]
 
+    def full(self, *, idle: bool) -> bool:  # noqa: ARG002  (a busy device gets full batches too)
+        """Whether a full batch would go at once to a device that has a place."""
+        return len(self._waiting) >= self.size
+
     def due(self, now: float) -> float | None:
         """Seconds until an idle device would get a partial batch; None if no clip waits."""
         if not self._waiting:
             return None
         return max(0.0, self._waiting[0][0] + self._max_delay - now)
+
+    def took(self, seconds: float) -> None:
+        """How long the device takes changes nothing: nothing is ever given up."""
+
+    def dropped(self, now: float) -> list[Item]:  # noqa: ARG002
+        """Nothing is ever given up."""
+        return []
+
+    @property
+    def drops(self) -> dict[int, int]:
+        """Nothing is ever given up."""
+        return {}

@@ -63,6 +63,7 @@ class ModelFolder:
         sha256: of the network file, so that a run folder can tell whether it was made with this model.
         compiled: what only the target's own backend understands (fixed batch, input form …); kept as it is.
         provenance: where the network came from; free-form, kept as it is.
+        frame_rate: frames per second at which clips are sampled from live streams; None if nobody said.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class ModelFolder:
     sha256: str = ""
     compiled: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    frame_rate: float | None = None
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -147,6 +149,7 @@ def write_model(model: ModelFolder) -> ModelFolder:
         "precision": model.precision,
         "compiled": model.compiled,
         "provenance": model.provenance,
+        **({} if model.frame_rate is None else {"frame_rate": model.frame_rate}),
     }
     _from_json(model.path, content)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -237,6 +240,11 @@ def _from_json(path: Path, content: object) -> ModelFolder:
     need(target in list(PRECISIONS), f"has target {target!r}, one of {', '.join(PRECISIONS)} belongs there")
     known = list(dict.fromkeys(itertools.chain(*PRECISIONS.values())))
     need(precision in known, f"has precision {precision!r}, one of {', '.join(known)} belongs there")
+    rate = content.get("frame_rate")
+    need(
+        rate is None or (type(rate) in (int, float) and 0 < rate <= 1000),
+        f"has frame_rate {rate!r} where a number above 0 belongs",
+    )
     free = {key: content.get(key, {}) for key in ("compiled", "provenance")}
     for key, value in free.items():
         need(isinstance(value, dict), f"has {key} {value!r} where an object belongs")
@@ -256,4 +264,5 @@ def _from_json(path: Path, content: object) -> ModelFolder:
         sha256=str(content.get("sha256", "")),
         compiled=free["compiled"],
         provenance=free["provenance"],
+        frame_rate=None if rate is None else float(rate),
     )

@@ -1,0 +1,160 @@
+"""Which clips of which streams form the next batch, and which are given up. Pure: the clock is passed in.
+
+Streams have equal or weighted shares of the device. A stream's *virtual time* is what it has been given, by its weight;
+the stream that has the least goes first, its oldest clip first. One that had nothing to offer begins where the others
+are, so that nobody saves up a share (start-time fair queuing: Goyal, Vin, Cheng 1996).
+
+A clip is given up when it can no longer be scored within ``max_latency`` of its last frame, or when more wait than
+there is room for: then the oldest clip of the stream that is furthest over its share. Everything given up is counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+REMEMBERED = 8
+"""Batches whose times say how long the next one will take."""
+
+
+@dataclass
+class _Stream(Generic[Item]):
+    weight: float = 1.0
+    time: float = 0.0
+    waiting: deque[tuple[float, Item]] = field(default_factory=deque)
+    """(when it arrived, clip), oldest first."""
+
+
+class FairBatcher(Generic[Item]):
+    """Clips of many streams waiting for the device; ``engine/batcher.py``'s face, and what was dropped.
+
+    Args:
+        size: clips in a full batch, at least 1.
+        max_delay: seconds that a clip may wait for its batch to fill while the device is idle.
+        max_latency: seconds from a clip's last frame within which it must be scored, or is not scored at all.
+        capacity: clips that may wait altogether.
+        stream_of: the number of a clip's stream.
+        decoded_at: when a clip's last frame was there, by the same clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        max_delay: float,
+        max_latency: float,
+        capacity: int,
+        stream_of: Callable[[Item], int],
+        decoded_at: Callable[[Item], float],
+    ) -> None:
+        if size < 1 or max_delay < 0 or max_latency <= 0 or capacity < size:
+            raise ValueError(
+                f"size {size} must be at least 1, max_delay {max_delay} at least 0, max_latency {max_latency} above 0 "
+                f"and capacity {capacity} at least the size"
+            )
+        self.size = size
+        self._max_delay = max_delay
+        self._max_latency = max_latency
+        self._capacity = capacity
+        self._stream_of = stream_of
+        self._decoded_at = decoded_at
+        self._streams: dict[int, _Stream[Item]] = {}
+        self._time = 0.0
+        """The virtual time of the stream that was served last."""
+        self._count = 0
+        self._dropped: list[Item] = []
+        self._drops: dict[int, int] = {}
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def room(self) -> int:
+        """How many clips to take in: always a batch, since what is too much is given up here, the oldest first."""
+        return max(self.size, self._capacity - self._count)
+
+    @property
+    def drops(self) -> dict[int, int]:
+        """Clips given up so far, by stream."""
+        return dict(self._drops)
+
+    def weigh(self, weights: Mapping[int, float]) -> None:
+        """Set the weights of all streams there are; others are forgotten, and what they still have here is dropped."""
+        for number in self._streams.keys() - weights.keys():
+            stream = self._streams[number]
+            while stream.waiting:
+                self._drop(stream)
+            del self._streams[number]
+        for number, weight in weights.items():
+            self._streams.setdefault(number, _Stream(time=self._time)).weight = weight
+
+    def add(self, item: Item, now: float) -> None:
+        """Append a clip that arrived at ``now`` seconds; may give up another."""
+        stream = self._streams.setdefault(self._stream_of(item), _Stream(time=self._time))
+        if not stream.waiting:
+            stream.time = max(stream.time, self._time)
+        stream.waiting.append((now, item))
+        self._count += 1
+        if self._count > self._capacity:
+            self._drop(max(self._active(), key=lambda one: len(one.waiting) / one.weight))
+
+    def take(self, now: float, *, idle: bool, more: bool) -> list[Item]:
+        """The next batch; empty if it is better to wait. Clips wait here, where order and drops are decided.
+
+        Args:
+            now: seconds, of the same clock as ``add``'s.
+            idle: the device has nothing else to do; a busy one gets nothing, for what it holds cannot be given up.
+            more: further clips are on their way. Streams have no end, so that a wait is only bounded by ``max_delay``.
+        """
+        self._give_up(now)
+        if not idle or not self._count or (self._count < self.size and more and self.due(now) != 0):
+            return []
+        return [self._serve() for _ in range(min(self._count, self.size))]
+
+    def full(self, *, idle: bool) -> bool:
+        """Whether a full batch would go at once to a device that has a place."""
+        return idle and self._count >= self.size
+
+    def due(self, now: float) -> float | None:
+        """Seconds until an idle device would get a partial batch; None if no clip waits."""
+        arrived = [stream.waiting[0][0] for stream in self._active()]
+        return max(0.0, min(arrived) + self._max_delay - now) if arrived else None
+
+    def took(self, seconds: float) -> None:
+        """The device took so long for a batch: a clip is expected to take the longest of the last few times."""
+        self._seconds.append(seconds)
+
+    def dropped(self, now: float) -> list[Item]:
+        """The clips given up since this was last asked."""
+        self._give_up(now)
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def _active(self) -> list[_Stream[Item]]:
+        return [stream for stream in self._streams.values() if stream.waiting]
+
+    def _serve(self) -> Item:
+        stream = min(self._active(), key=lambda one: (one.time, one.waiting[0][0]))
+        self._time = stream.time
+        stream.time += 1 / stream.weight
+        self._count -= 1
+        return stream.waiting.popleft()[1]
+
+    def _give_up(self, now: float) -> None:
+        """Drop what can no longer be scored in time."""
+        latest = now + max(self._seconds, default=0.0) - self._max_latency
+        for stream in self._active():
+            while stream.waiting and self._decoded_at(stream.waiting[0][1]) < latest:
+                self._drop(stream)
+
+    def _drop(self, stream: _Stream[Item]) -> None:
+        _, item = stream.waiting.popleft()
+        number = self._stream_of(item)
+        self._count -= 1
+        self._dropped.append(item)
+        self._drops[number] = self._drops.get(number, 0) + 1
