@@ -173,13 +173,13 @@ def test_no_password_is_ever_shown(user: str, password: str, scheme: str) -> Non
     """Neither of a stream nor of what is refused: many a character of a password makes a URL unusable."""
     for url in (f"{scheme}://{user}:{password}@host/cam", f"{scheme}://{password}@host/cam?x=1"):
         assert password not in redacted(url)
+        said = ""
         try:
             stream = StreamConfig("a", url)
+            said += repr(stream) + repr(stream.told(1))
         except UsageError as error:
-            assert password not in str(error)
-        else:
-            assert password not in repr(stream)
-            assert password not in repr(stream.told(1))
+            said += str(error)
+        assert password not in said
 
 
 def test_a_config_knows_rate_and_stride_from_the_model(tmp_path: Path) -> None:
