@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipmux.engine.documents import LISTS_LONGEST, read_json
 from clipmux.engine.errors import UsageError
 
 
@@ -91,6 +91,6 @@ def _results(path: Path) -> dict[str, list[str]]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, longest=LISTS_LONGEST)
     except (OSError, ValueError) as error:
         raise UsageError(f"'{path}' cannot be read as JSON: {error}") from None

@@ -19,6 +19,7 @@ from clipmux.build.calibration import CalibrationSet, draw_clips
 from clipmux.build.compile import check_precision, compile_model, needs_calibration
 from clipmux.build.shapes import LABELS
 from clipmux.engine.config import EngineConfig
+from clipmux.engine.documents import read_json
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ModelFolder, file_sha256, read_model
 from clipmux.engine.run import run_videos
@@ -307,7 +308,7 @@ def _finished_rows(output: Path, about: dict[str, Any]) -> dict[str, Row]:
     """The rows that are there already, by precision; the folder must be new, or hold a table of the same."""
     path = output / f"{TABLE}.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         rows = {entry["precision"]: Row(**entry) for entry in content["rows"]}
     except FileNotFoundError:
         output.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipmux.engine.backends.magicmind import FORMS, MOST, input_shape
+from clipmux.engine.documents import read_json
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ModelFolder
 
@@ -219,7 +219,7 @@ def _one_of(option: str, values: Sequence[str | None], known: tuple[str, ...]) -
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"--config '{path}' is not readable as JSON ({error}): give a build configuration") from None
     if not isinstance(content, dict):

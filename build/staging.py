@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from clipmux.engine.documents import read_json
 from clipmux.engine.errors import UsageError
 
 
@@ -60,7 +60,7 @@ def new_content(output: Path) -> Iterator[Path]:
 def _files_of_model(folder: Path) -> set[str]:
     """Names of the files that a folder's ``model.json`` speaks of, as far as it can be read."""
     try:
-        content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "model.json")
         named = [content["network"], *content.get("compiled", {}).get("files", ())]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()

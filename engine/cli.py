@@ -51,13 +51,11 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Take defaults from a TOML file; options on the command line and in the environment win."""
     if path is None:
         return None
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    from .documents import read_toml
+
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = read_toml(path)
+    except (OSError, ValueError) as error:
         raise typer.BadParameter(f"'{path}' cannot be read as TOML: {error}") from None
     known = {parameter.name for parameter in context.command.params}
     settings = {key.replace("-", "_"): value for key, value in content.items()}

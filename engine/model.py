@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .documents import LISTS_LONGEST, check_text, parse_json, read_json, read_text
 from .errors import ModelError
 
 FORMAT = 1
@@ -116,7 +117,8 @@ def read_model(folder: str | os.PathLike[str]) -> ModelFolder:
         raise ModelError(f"no model folder at '{path}': make one with 'clipmux build export CHECKPOINT'")
     described = path / "model.json"
     try:
-        content = json.loads(described.read_text(encoding="utf-8"))
+        content = read_json(described)
+        check_text(content)  # a label that cannot be written would only be found with the first result
     except FileNotFoundError:
         raise ModelError(f"'{path}' has no model.json: make one with 'clipmux build export CHECKPOINT'") from None
     except (OSError, ValueError) as error:
@@ -173,14 +175,16 @@ def read_labels(path: Path) -> tuple[str, ...]:
         ModelError: the file cannot be read, holds no labels, or names one twice.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # a byte-order mark is not part of the first label
-    except (OSError, UnicodeDecodeError) as error:
+        # A byte-order mark is not part of the first label; annotations hold labels too.
+        text = read_text(path, longest=LISTS_LONGEST, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"cannot read labels from '{path}' ({error}): give a text file with one label a line"
         ) from None
     if path.suffix == ".json":
         try:
-            content = json.loads(text)
+            content = parse_json(text)
+            check_text(content)
         except ValueError as error:
             raise ModelError(f"'{path}' is not JSON ({error}): give a text file with one label a line") from None
         labels = content.get("labels") if isinstance(content, dict) else content

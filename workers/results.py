@@ -13,11 +13,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from clipmux.engine.documents import check_text, parse_json, read_json
 from clipmux.engine.errors import ClipmuxError, UsageError
+from clipmux.engine.prediction import Prediction
+from clipmux.engine.wire import HEADER_MOST
 
 RESULTS = "results.jsonl"
 FAILURES = "failures.jsonl"
 FORMAT = 1
+LINE_LONGEST = 2 * HEADER_MOST
+"""Bytes of a line: what the longest message says, in JSON."""
 
 
 class Journal:
@@ -133,7 +138,7 @@ class RunFolder:
 
     def _check_same(self, asked: dict[str, Any]) -> None:
         try:
-            before = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            before = read_json(self.path / "run.json")
         except (OSError, ValueError):
             before = None
         if not isinstance(before, dict):
@@ -168,16 +173,27 @@ def read_lines(path: Path, *, going_on: bool = False) -> Iterator[tuple[int, dic
         return
     with path.open("rb") as file:
         offset = 0
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(iter(lambda: file.readline(LINE_LONGEST + 1), b""), start=1):
             if going_on and not raw.endswith(b"\n"):
                 return
             try:
-                line = json.loads(raw)
-                line["video_id"]  # a line without one is as foreign as one that is not JSON
-            except (ValueError, TypeError, KeyError):
+                line = _checked_line(raw)
+            except (ValueError, TypeError, LookupError, ClipmuxError):
                 raise ClipmuxError(f"line {number} of '{path}' is not a result: remove it, then resume") from None
             yield offset, line
             offset += len(raw)
+
+
+def _checked_line(raw: bytes) -> dict[str, Any]:
+    """A line as ``Prediction.to_json`` makes it: what is not one is found here, not where it is used."""
+    if len(raw) > LINE_LONGEST:
+        raise ValueError("it is too long")
+    line = parse_json(raw)
+    prediction = Prediction.from_json(line)
+    if not isinstance(prediction.video_id, str):
+        raise TypeError("its name is not a text")
+    check_text(line)
+    return dict(line)
 
 
 def write_json(path: Path, content: object) -> None:

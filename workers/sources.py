@@ -9,7 +9,6 @@ Only names are looked at here; whether a file can be decoded is found out by the
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TextIO
 
+from clipmux.engine.documents import LISTS_LONGEST, read_json
 from clipmux.engine.errors import MessageError, UsageError
 
 # fmt: off
@@ -400,10 +400,10 @@ def list_annotated(annotations: Path, root: Path, *, subset: str = "validation")
 
 def _read_database(annotations: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = json.loads(annotations.read_text(encoding="utf-8-sig"))
+        content = read_json(annotations, longest=LISTS_LONGEST, encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot read annotations from '{annotations}' ({error.strerror}): check the path") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"'{annotations}' is not JSON ({error}): give the annotation file") from None
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict) or not database:
