@@ -104,6 +104,16 @@ def run(
     clip_memory: Annotated[
         str, typer.Option(help="Clips travel in shared memory, through the socket, or auto: shared if it can be had.")
     ] = "auto",
+    max_pixels: Annotated[
+        str, typer.Option(help="Pixels of a frame at most; a video with larger ones fails.", metavar="N|WxH")
+    ] = "8192x4608",
+    max_frames: Annotated[int, typer.Option(help="Frames of a video at most.")] = 10_000_000,
+    max_duration: Annotated[float, typer.Option(help="Seconds from a video's first frame to its last at most.")] = (
+        172_800.0
+    ),
+    max_cpu: Annotated[float, typer.Option(help="Seconds of computing that decoding a video may take at most.")] = (
+        21_600.0
+    ),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     metrics: Annotated[
         str, typer.Option(help="Serve /metrics and /healthz there, for example at 127.0.0.1:9108.", metavar="IP:PORT")
@@ -125,6 +135,7 @@ def run(
         raise UsageError("no --output: give the run folder to write, for example runs/first")
 
     from .config import EngineConfig, parse_delay, parse_workers
+    from .guards import Guards, parse_pixels
     from .model import read_model
     from .watching import Watching, watched
 
@@ -144,6 +155,7 @@ def run(
         queue_bytes=queue_memory << 20,
         preprocess=preprocess,
         clip_memory=clip_memory,
+        guards=Guards(parse_pixels(max_pixels), max_frames, max_duration, max_cpu),
     )
     listing = _listed(inputs or [], annotations, root, subset, names)
     from rich.console import Console

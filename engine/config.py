@@ -11,6 +11,7 @@ from typing import Any
 from .backends import choose, most_in_batch
 from .clip_memory import Layout
 from .errors import UsageError
+from .guards import GUARDS, Guards
 from .model import ModelFolder
 
 MAX_BATCH = 64
@@ -85,6 +86,7 @@ class EngineConfig:
         preprocess: how a decoded frame becomes pixels, ``fast`` or ``exact``; see workers/preprocess.py.
         clip_memory: how they get there: ``shared`` memory, through the ``socket``, or ``auto``: shared where it can be
             had.
+        guards: what a video may cost at most.
     """
 
     model: str
@@ -102,6 +104,7 @@ class EngineConfig:
     queue_bytes: int = 256 << 20
     preprocess: str = FAST
     clip_memory: str = "auto"
+    guards: Guards = GUARDS
 
     def __post_init__(self) -> None:
         def need(holds: bool, option: str, value: object, wanted: str) -> None:
@@ -174,4 +177,5 @@ class EngineConfig:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> EngineConfig:
-        return cls(**{**content, "null_delay_ms": tuple(content["null_delay_ms"])})
+        guards = Guards(**content["guards"])
+        return cls(**{**content, "null_delay_ms": tuple(content["null_delay_ms"]), "guards": guards})

@@ -6,10 +6,13 @@ is raised for a bad file, and libav prints nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +26,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from clipmux.engine.errors import VideoError
+from clipmux.engine.guards import GUARDS, Guards
 
 from .containers import is_short_transport_stream, missing_bytes
 from .sources import FRAME_NAME, Video
@@ -32,6 +36,18 @@ av.logging.set_level(None)  # libav's own words go nowhere; errors come as excep
 _WITHOUT_PTS = frozenset(("asf", "avi", "mxf"))
 """Containers (libav's names) whose frames carry one time, in the order of the file: what libav calls their PTS is only
 right without B-frames."""
+
+# fmt: off
+FORMATS = (
+    "asf", "avi", "av1", "cavsvideo", "dhav", "dirac", "dv", "evc", "flv", "gif", "gxf", "h261", "h263", "h264", "hevc",
+    "ivf", "live_flv", "m4v", "matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo", "mpjpeg", "mxf", "nsv", "nut",
+    "obu", "ogg", "rm", "vc1", "vvc", "wtv", "yuv4mpegpipe",
+    "apng", "gif_pipe", "jpeg_pipe", "png_pipe",  # pictures
+    "aac", "flac", "mp3", "wav",  # sound, so that it can be called that
+)
+# fmt: on
+"""Containers (libav's names) that are read: those that hold a video, and none that leads to other files or to the
+network (playlists, SDP, concat scripts, numbered pictures, capture devices)."""
 
 _NOT_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -53,11 +69,14 @@ class Frame:
     display: tuple[int, ...] | None = None
 
 
-def decode(video: Video, *, threads: int = 1, wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Frame]:
+def decode(
+    video: Video, *, threads: int = 1, guards: Guards = GUARDS, wanted: Callable[[int], bool] = lambda _: True
+) -> Iterator[Frame]:
     """Yield the frames of ``video`` in presentation order, one at a time; closing the generator closes the file.
 
     Args:
         threads: of the codec. 1 suits a machine whose cores are all busy with decoders of their own.
+        guards: what the video may cost at most.
         wanted: says of a frame's number, from 0, whether its picture will be looked at. Others of a folder are not even
             read; those of a file are decoded, since most codecs make one picture from another.
 
@@ -65,15 +84,40 @@ def decode(video: Video, *, threads: int = 1, wanted: Callable[[int], bool] = la
         VideoError: stage ``open`` where no frame was tried yet, ``decode`` afterwards. Damage before the first good
             frame is skipped, as in a broadcast joined midway; any later damage fails the video.
     """
-    return _decode_folder(video, wanted) if video.kind == "frames" else _decode_file(video.path, threads)
+    frames = (
+        _decode_folder(video, guards, wanted) if video.kind == "frames" else _decode_file(video.path, threads, guards)
+    )
+    return _guarded(frames, video.path, guards)
+
+
+def _guarded(frames: Generator[Frame, None, None], path: Path, guards: Guards) -> Iterator[Frame]:
+    """The frames, until there are too many, they span too much time, or took too much computing."""
+    began = time.process_time()
+    first: float | None = None
+    with closing(frames):
+        for count, frame in enumerate(frames, start=1):
+            if count > guards.frames:
+                limit = f"has more than {guards.frames:,} frames: give a larger --max-frames"
+                raise VideoError("decode", "TooManyFrames", f"'{path}' {limit}, or leave it out")
+            if first is None:
+                first = frame.seconds
+            elif frame.seconds is not None and abs(frame.seconds - first) > guards.duration_s:
+                limit = f"is longer than {guards.duration_s:g} s: give a larger --max-duration"
+                raise VideoError("decode", "TooLong", f"'{path}' {limit}, or leave it out")
+            if time.process_time() - began > guards.cpu_s:
+                limit = f"takes more than {guards.cpu_s:g} s of computing: give a larger --max-cpu"
+                raise VideoError("decode", "TooCostly", f"'{path}' {limit}, or leave it out")
+            yield frame
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _decode_file(path: Path, threads: int) -> Iterator[Frame]:
+def _decode_file(path: Path, threads: int, guards: Guards) -> Generator[Frame, None, None]:
     with _open(path) as container:
         stream = _video_stream(container, path)
+        _check_size(path, stream.codec_context.width, stream.codec_context.height, guards)
+        stream.codec_context.options = {"max_pixels": str(guards.pixels)}  # of every picture, before there is memory
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO" if threads > 1 else "NONE"
         time_base = stream.time_base or Fraction(1, 1000)
@@ -96,6 +140,14 @@ def _decode_file(path: Path, threads: int) -> Iterator[Frame]:
                 yield Frame(picture, seconds, duration, display)
         if held is not None:
             yield Frame(held.picture, held.seconds, clock.typical, held.display)
+
+
+def _check_size(path: Path, width: int, height: int, guards: Guards) -> None:
+    if width * height > guards.pixels:
+        limit = f"--max-pixels allows {guards.pixels:,}"
+        raise VideoError(
+            "open", "TooManyPixels", f"'{path}' has {width}×{height} pixels, {limit}: give more, or leave it out"
+        )
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -128,18 +180,25 @@ def _open(path: Path) -> av.container.InputContainer:
             f"'{path}' is cut short, at least {missing:,} bytes of it are missing: copy or download it again",
         )
     try:
-        # "file:" keeps libav from reading a protocol into a name such as "a:b.mp4", and the whitelist keeps a playlist
-        # that calls itself a video from reaching out to the network. (As `options` it would also be given to the
-        # streams, on which PyAV before 17.1 crashes where a stream turns up late: FLV, program streams.) A title need
-        # not be UTF-8.
+        # "file:" keeps libav from reading a protocol into a name such as "a:b.mp4". The whitelists keep a playlist that
+        # calls itself a video from being read, and should one be read after all, from reaching out to the network. (As
+        # `options` they would also be given to the streams, on which PyAV before 17.1 crashes where a stream turns up
+        # late: FLV, program streams.) A title need not be UTF-8.
         return av.open(
             "file:" + os.fspath(path),
             "r",
             format=forced,
-            container_options={"protocol_whitelist": "file"},
+            container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)},
             metadata_errors="replace",
         )
     except av.FFmpegError as error:
+        if error.errno == errno.EINVAL:
+            raise VideoError(
+                "open",
+                "OtherFormat",
+                f"'{path}' is not of a kind that is read here (a playlist, say, leads to other files): "
+                "give the video itself",
+            ) from None
         raise VideoError(
             "open", "NotMedia", f"'{path}' cannot be read as a video ({error.strerror}): check what it is"
         ) from None
@@ -264,15 +323,18 @@ class _Clock:
 # --- folders of frames -----------------------------------------------------------------------------------------------
 
 
-def _decode_folder(video: Video, wanted: Callable[[int], bool]) -> Iterator[Frame]:
+def _decode_folder(video: Video, guards: Guards, wanted: Callable[[int], bool]) -> Generator[Frame, None, None]:
     unread = Image.new("RGB", (1, 1))
     for number, path in enumerate(_frame_paths(video)):
         if not wanted(number):
             yield Frame(unread, None, None)
             continue
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("JPEG", "PNG")) as image:
+                _check_size(path, *image.size, guards)
                 picture = image.convert("RGB")  # a copy: the file closes; EXIF orientation is not looked at
+        except VideoError:
+            raise
         except Exception as error:  # PIL raises a dozen kinds for bad files, struct.error and IndexError among them
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise VideoError(

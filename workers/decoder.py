@@ -48,6 +48,7 @@ class Decoder(Streamer):
     def __init__(self, config: EngineConfig, setting: Setting, context: Context, link: Link) -> None:
         super().__init__(setting, context, link)
         model = read_model(config.model)
+        self._guards = config.guards
         self._stride = config.stride
         self._threads = config.decode_threads
         self._length = model.frames
@@ -84,7 +85,7 @@ class Decoder(Streamer):
         return {"preprocess": self._preprocess.chosen}
 
     def _timed_frames(self, video: Video) -> Iterator[Frame]:
-        frames = decode(video, threads=self._threads, wanted=self._wanted)
+        frames = decode(video, threads=self._threads, guards=self._guards, wanted=self._wanted)
         while True:
             with self.stages.timed("decode"):
                 frame = next(frames, None)
