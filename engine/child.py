@@ -1,16 +1,15 @@
 """How a child process begins and ends, whatever its role.
 
-Its settings come as one line of JSON on standard input, which then stays open as the death pipe: when it ends, the
-supervisor is gone, however it died, and the child goes too. Nothing is inherited but that, an open log as standard
-error, a standard output whose closing tells the supervisor that the child has ended, and for those whom clips concern
-the descriptor of the clip memory.
+Its settings come as one line of JSON on standard input (``jail.begin`` reads it), which then stays open as the death
+pipe: when it ends, the supervisor is gone, however it died, and the child goes too. Nothing is inherited but that, an
+open log as standard error, a standard output whose closing tells the supervisor that the child has ended, and for those
+whom clips concern the descriptor of the clip memory.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import importlib
-import json
 import logging
 import os
 import sys
@@ -64,11 +63,11 @@ class Role(Protocol):
     def run(self, setting: Setting, context: Context, link: Link) -> None: ...
 
 
-def main(module: str) -> None:
-    """Be the role that ``module`` implements, then exit."""
+def main(module: str, told: dict[str, Any]) -> None:
+    """Be the role that ``module`` implements, set as it was told, then exit."""
     faulthandler.enable()
     _keep_standard_output_open()
-    setting = Setting.from_json(json.loads(sys.stdin.buffer.readline()))
+    setting = Setting.from_json(told)
     log_child(sys.stderr.fileno(), process=setting.name, form=setting.log_format)
     threading.Thread(target=_die_with_parent, args=(setting.addresses,), name="death-pipe", daemon=True).start()
     context = zmq.Context()

@@ -20,8 +20,13 @@ MODULES = {
     INFERENCE: "clipmux.engine.inference",
     COLLECTOR: "clipmux.workers.collector",
 }
-BEGIN = "import sys; sys.path[:] = sys.argv[3:]; from clipmux.engine.child import main; main(sys.argv[1])"
-"""What a child executes: its own beginning, with our import path, so that it finds what we found and nothing else."""
+BEGIN = (
+    "import sys; sys.path[:] = sys.argv[3:]; from clipmux.engine.jail import begin; told = begin(); "
+    "from clipmux.engine.child import main; main(sys.argv[1], told)"
+)
+"""What a child executes: its own beginning, with our import path, so that it finds what we found and nothing else.
+
+It goes to jail before it imports anything that starts threads."""
 
 
 @dataclass

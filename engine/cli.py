@@ -114,6 +114,10 @@ def run(
     max_cpu: Annotated[float, typer.Option(help="Seconds of computing that decoding a video may take at most.")] = (
         21_600.0
     ),
+    decoder_memory: Annotated[int, typer.Option(help="MiB that a decoder may fill.")] = 4096,
+    jail: Annotated[
+        str, typer.Option(help="Decoders give up files, programs and networks: auto (where the kernel can), on, off.")
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     metrics: Annotated[
         str, typer.Option(help="Serve /metrics and /healthz there, for example at 127.0.0.1:9108.", metavar="IP:PORT")
@@ -156,6 +160,8 @@ def run(
         preprocess=preprocess,
         clip_memory=clip_memory,
         guards=Guards(parse_pixels(max_pixels), max_frames, max_duration, max_cpu),
+        decoder_bytes=decoder_memory << 20,
+        jail=jail,
     )
     listing = _listed(inputs or [], annotations, root, subset, names)
     from rich.console import Console

@@ -12,6 +12,7 @@ from .backends import choose, most_in_batch
 from .clip_memory import Layout
 from .errors import UsageError
 from .guards import GUARDS, Guards
+from .jail import AUTO, JAILS, Jail
 from .model import ModelFolder
 
 MAX_BATCH = 64
@@ -87,6 +88,9 @@ class EngineConfig:
         clip_memory: how they get there: ``shared`` memory, through the ``socket``, or ``auto``: shared where it can be
             had.
         guards: what a video may cost at most.
+        decoder_bytes: memory that a decoder may fill.
+        jail: whether decoders give up files, programs and networks: ``auto`` (as far as the kernel can), ``on`` (or
+            nothing is started) or ``off``; see engine/jail.py.
     """
 
     model: str
@@ -105,6 +109,8 @@ class EngineConfig:
     preprocess: str = FAST
     clip_memory: str = "auto"
     guards: Guards = GUARDS
+    decoder_bytes: int = 4 << 30
+    jail: str = AUTO
 
     def __post_init__(self) -> None:
         def need(holds: bool, option: str, value: object, wanted: str) -> None:
@@ -126,6 +132,8 @@ class EngineConfig:
         need(self.queue_bytes >= 1 << 20, "--queue-memory", self.queue_bytes, "give at least 1 MiB")
         need(self.preprocess in PREPROCESSES, "--preprocess", self.preprocess, f"give one of {', '.join(PREPROCESSES)}")
         need(self.clip_memory in CLIP_MEMORIES, "--clip-memory", self.clip_memory, f"give {', '.join(CLIP_MEMORIES)}")
+        need(self.decoder_bytes >= 256 << 20, "--decoder-memory", self.decoder_bytes >> 20, "give at least 256 MiB")
+        need(self.jail in JAILS, "--jail", self.jail, f"give one of {', '.join(JAILS)}")
         choose(self.backend, self.device)
 
     @property
@@ -171,6 +179,12 @@ class EngineConfig:
         least = 2 + -(-2 * batch // seats)
         useful = max(least, -(-AHEAD * batch // seats))
         return Layout(seats, max(least, min(useful, self.queue_bytes // model.clip_bytes // seats)), model.clip_shape)
+
+    def jail_of(self, role: str) -> Jail:
+        """What a process of this role keeps: those that decode little, those that know a driver nearly everything."""
+        if role in ("decoder", "camera"):
+            return Jail(self.jail, self.decoder_bytes, network=role == "camera")
+        return Jail(privileges=role == "inference" and self.device != "cpu")
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

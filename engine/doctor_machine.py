@@ -15,6 +15,7 @@ import zmq
 
 from .check import FAIL, OK, WARN, Check, looked_at
 from .config import usable_cores
+from .jail import kernel_gives
 from .messages import Clip, ClipKey, Segment
 from .model import ModelFolder
 from .sockets import make_addresses, pull_clips, push_clips, remove_sockets
@@ -42,6 +43,7 @@ def machine_checks(model: ModelFolder) -> Iterator[Check]:
     yield from looked_at("memory", memory)
     yield from looked_at("shared memory", shared_memory)
     yield from looked_at("sockets", lambda: sockets(model))
+    yield from looked_at("jail", jail)
 
 
 def processor(cpuinfo: str) -> Check:
@@ -104,6 +106,17 @@ def _memory_sizes() -> tuple[int, int]:
         if line.endswith("kB")
     }
     return sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemFree"])
+
+
+def jail() -> Check:
+    """What the kernel has to take files, programs and networks from decoders."""
+    kernel = kernel_gives()
+    if kernel.lacks:
+        remedy = (
+            "update the kernel (Landlock came with 5.13) or allow it in the container; do not run foreign files here"
+        )
+        return Check("jail", WARN, str(kernel), remedy)
+    return Check("jail", OK, str(kernel))
 
 
 def shared_memory() -> Check:

@@ -21,6 +21,7 @@ from .clip_memory import ClipMemory
 from .clips import Way
 from .config import EngineConfig
 from .errors import ClipmuxError, MessageError, UsageError
+from .jail import check_jail
 from .messages import Control, Failed, Goodbye, Hello, Stop
 from .model import ModelFolder
 from .observer import Observer
@@ -140,6 +141,7 @@ class Processes(ABC):
         Raises:
             UsageError: memory was asked for that cannot be had.
         """
+        log.info("decoders are jailed: %s", check_jail(self._config.jail))
         self._addresses = make_addresses()
         self._context = zmq.Context()
         self._control: Socket = router(self._context, self._addresses.control)
@@ -274,6 +276,7 @@ class Processes(ABC):
             "config": self._config.to_json(),
             "run_folder": str(self._run_folder) if self._run_folder else None,
             "clips": way.to_json(),
+            "jail": self._config.jail_of(role).to_json(),
         }
         fds = [fd for fd in (way.fd, self.observer.trace_fd) if fd >= 0]
         setting = Setting(name, self._addresses, content, self.observer.log_format, self.observer.trace_fd)

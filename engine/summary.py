@@ -29,7 +29,7 @@ def summarise(
     """
     inference = next((values for role, values in figures if role == INFERENCE), {})
     clips = inference.get("clips", 0)
-    preprocess = next((values["preprocess"] for role, values in figures if role == DECODER and values), "")
+    decoder = next((values for role, values in figures if role == DECODER and values), {})
     frames = sum(values.get("frames", 0) for role, values in figures if role == DECODER)
     batches = inference.get("batches", 0)
     mean_batch = clips / batches if batches else 0.0
@@ -59,7 +59,8 @@ def summarise(
             if "peak_rss_bytes" in values
         ],
         "restarts": restarts,
-        "preprocess": preprocess,
+        "preprocess": decoder.get("preprocess", ""),
+        "jail": decoder.get("jail", ""),
         "bound_by": bound_by(_busy(figures), inference.get("busy_share", 0.0)),
     }
 
@@ -115,6 +116,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("busy seconds", busy or "–")
     table.add_row("bound by", summary["bound_by"])
     table.add_row("preprocessing", summary["preprocess"] or "–")
+    table.add_row("decoders' jail", summary["jail"] or "–")
     memory = sum(item["bytes"] for item in summary["peak_rss_bytes"])
     table.add_row(
         "peak memory", f"{memory / 2**20:.0f} MiB in {len(summary['peak_rss_bytes'])} processes, shared aside"

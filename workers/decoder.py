@@ -13,6 +13,7 @@ from clipmux.engine.child import Setting
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.control import Link
 from clipmux.engine.errors import VideoError
+from clipmux.engine.jail import allow_cpu
 from clipmux.engine.messages import Assign, ClipKey, Segment, VideoEnd
 from clipmux.engine.model import read_model
 from clipmux.engine.sockets import Context
@@ -49,12 +50,14 @@ class Decoder(Streamer):
         super().__init__(setting, context, link)
         model = read_model(config.model)
         self._guards = config.guards
+        self._jail = setting.content.get("jail", "")
         self._stride = config.stride
         self._threads = config.decode_threads
         self._length = model.frames
         self._preprocess = open_preprocess(config.preprocess, model.height, model.width)
 
     def stream(self, order: Assign, video: Video) -> VideoEnd:
+        allow_cpu(self._guards.kernel_cpu_s)
         first: Frame | None = None
         last: Frame | None = None
         decoded_at = 0.0
@@ -82,7 +85,7 @@ class Decoder(Streamer):
         )
 
     def figures(self) -> dict[str, Any]:
-        return {"preprocess": self._preprocess.chosen}
+        return {"preprocess": self._preprocess.chosen, "jail": self._jail}
 
     def _timed_frames(self, video: Video) -> Iterator[Frame]:
         frames = decode(video, threads=self._threads, guards=self._guards, wanted=self._wanted)
