@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from clipmux.engine.documents import read_json
 from clipmux.engine.errors import ClipmuxError, UsageError
 
 from .results import FAILURES, RESULTS, read_lines
@@ -85,7 +86,7 @@ class Table:
 
     def __post_init__(self) -> None:
         try:
-            asked = json.loads((self.run / "run.json").read_text(encoding="utf-8"))
+            asked = read_json(self.run / "run.json")
             has_clips = asked["per_clip"]
         except (OSError, ValueError, TypeError, KeyError):
             raise UsageError(
