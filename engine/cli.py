@@ -14,6 +14,7 @@ from clipmux.build.cli import build_app
 
 from .errors import UsageError
 from .exits import exits
+from .keys_cli import keys_app
 
 RUN_EXAMPLES = """
 Examples:
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(build_app, name="build")
 app.add_typer(bench_app, name="bench")
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:

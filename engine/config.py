@@ -91,6 +91,8 @@ class EngineConfig:
         decoder_bytes: memory that a decoder may fill.
         jail: whether decoders give up files, programs and networks: ``auto`` (as far as the kernel can), ``on`` (or
             nothing is started) or ``off``; see engine/jail.py.
+        bind: ``HOST:PORT`` at which other machines may reach the engine's sockets too, with keys; nothing: none may.
+        keys: the folder of those keys; nothing: the user's own (see engine/keys.py).
     """
 
     model: str
@@ -111,6 +113,8 @@ class EngineConfig:
     guards: Guards = GUARDS
     decoder_bytes: int = 4 << 30
     jail: str = AUTO
+    bind: str = ""
+    keys: str = ""
 
     def __post_init__(self) -> None:
         def need(holds: bool, option: str, value: object, wanted: str) -> None:

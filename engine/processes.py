@@ -22,6 +22,7 @@ from .clips import Way
 from .config import EngineConfig
 from .errors import ClipmuxError, MessageError, UsageError
 from .jail import check_jail
+from .keys import default_folder
 from .messages import Control, Failed, Goodbye, Hello, Stop
 from .model import ModelFolder
 from .observer import Observer
@@ -142,7 +143,9 @@ class Processes(ABC):
             UsageError: memory was asked for that cannot be had.
         """
         log.info("decoders are jailed: %s", check_jail(self._config.jail))
-        self._addresses = make_addresses()
+        self._addresses = make_addresses(
+            self._config.bind, Path(self._config.keys) if self._config.keys else default_folder()
+        )
         self._context = zmq.Context()
         self._control: Socket = router(self._context, self._addresses.control)
         self._reports: Socket = push_reports(self._context, self._addresses.reports)

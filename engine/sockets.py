@@ -2,10 +2,14 @@
 
 High-water marks are set on *both* ends, before bind or connect: what a queue may hold is the sum of the two. A linger
 of a few seconds delivers the last messages (0 loses them) without hanging for ever on a peer that is gone (-1 would).
+
+Sockets are ``ipc://``, in a folder that only this user may enter. One that other machines are to reach binds a
+``tcp://`` address besides, and there it speaks CurveZMQ or not at all: see keys.py and gate.py.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 import tempfile
@@ -13,16 +17,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import zmq
 
+from .errors import UsageError
+from .gate import DOMAIN, Gate
+from .keys import Keys, read_keys
 from .wire import HEADER_MOST
 
 LINGER_MS = 3000
+HANDSHAKE_MS = 10_000
+"""Whoever connects must have said who it is after so long, or is cut off."""
 CONTROL_HWM = 10_000
 REPORT_HWM = 256
 PATH_MOST = 100
 """Bytes of a Unix socket's path at most (sun_path has 108)."""
+
+OUTSIDE, KEYS = ",tcp://", "?keys="
+PORTS = ("control", "clips", "reports")
+"""What other machines reach: at the port that was given, and at the next two."""
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -30,7 +44,11 @@ Socket = zmq.Socket[bytes]
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the sockets of one engine are."""
+    """Where the sockets of one engine are.
+
+    Each is what its owner binds, ``ipc://…``, or ``ipc://…,tcp://HOST:PORT?keys=FOLDER`` where other machines are to
+    reach it too. Processes of this machine connect to the first of the two.
+    """
 
     control: str
     clips: str
@@ -40,20 +58,45 @@ class Addresses:
     @property
     def folder(self) -> Path:
         """The folder that the sockets are in."""
-        return Path(self.control.removeprefix("ipc://")).parent
+        return Path(_inside(self.control).removeprefix("ipc://")).parent
 
     def to_json(self) -> dict[str, str]:
         return asdict(self)
 
 
-def make_addresses() -> Addresses:
-    """``ipc://`` addresses in a new folder that only this user may enter; the caller calls ``remove_sockets``."""
+def make_addresses(outside: str = "", keys: Path | None = None) -> Addresses:
+    """``ipc://`` addresses in a new folder that only this user may enter; the caller calls ``remove_sockets``.
+
+    Args:
+        outside: ``HOST:PORT`` to be reached at by other machines too, at this port and the next two; nothing: not so.
+        keys: the folder of keys for that.
+
+    Raises:
+        UsageError: that is not an address, or there are no keys for it.
+    """
+    ports = _ports(outside, keys) if outside else {}
     folder = Path(tempfile.mkdtemp(prefix="clipmux-"))
     if len(str(folder)) > PATH_MOST - 10:  # a long TMPDIR: socket paths are short by nature
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="clipmux-", dir="/tmp"))
     folder.chmod(stat.S_IRWXU)
-    return Addresses(*(f"ipc://{folder}/{name}" for name in ("control", "clips", "reports", "feed")))
+    return Addresses(
+        *(f"ipc://{folder}/{name}{ports.get(name, '')}" for name in ("control", "clips", "reports", "feed"))
+    )
+
+
+def _ports(outside: str, keys: Path | None) -> dict[str, str]:
+    match = re.fullmatch(r"(?:tcp://)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", outside)
+    if match is None or not 0 < int(match[2]) <= 65535 - len(PORTS) + 1:
+        raise UsageError(f"'{outside}' is not an address to listen at: give HOST:PORT, for example 10.0.0.7:7600")
+    if keys is None:
+        raise UsageError(f"listening at '{outside}' needs keys: make them with 'clipmux keys new'")
+    read_keys(keys)  # that they can be used is found out now, not by the first process that listens
+    return {name: f"{OUTSIDE}{match[1]}:{int(match[2]) + index}{KEYS}{keys}" for index, name in enumerate(PORTS)}
+
+
+def _inside(address: str) -> str:
+    return address.partition(OUTSIDE)[0]
 
 
 def remove_sockets(addresses: Addresses) -> None:
@@ -79,7 +122,8 @@ def router_clips(context: Context, address: str, *, hwm: int, message_bytes: int
 
 def dealer_clips(context: Context, address: str, name: str, *, hwm: int) -> Socket:
     """A decoder's end of the clips where pixels are in the clip memory."""
-    return _connect(context, zmq.DEALER, address, {zmq.RCVHWM: hwm, zmq.SNDHWM: hwm, zmq.IDENTITY: name.encode()})
+    options: dict[int, Any] = {zmq.RCVHWM: hwm, zmq.SNDHWM: hwm, zmq.MAXMSGSIZE: HEADER_MOST}
+    return _connect(context, zmq.DEALER, address, {**options, zmq.IDENTITY: name.encode()})
 
 
 def pull_reports(context: Context, address: str) -> Socket:
@@ -105,13 +149,65 @@ def dealer(context: Context, address: str, name: str) -> Socket:
     return _connect(context, zmq.DEALER, address, options)
 
 
+_gates: WeakKeyDictionary[Context, Gate] = WeakKeyDictionary()
+_peers: WeakKeyDictionary[Context, tuple[Keys, bytes]] = WeakKeyDictionary()
+
+
+def approach(context: Context, keys: Keys, name: str) -> None:
+    """Let sockets of this context connect over TCP, to nobody but the peer that is trusted under this name.
+
+    Raises:
+        UsageError: none is.
+    """
+    server = next((key for key, known in keys.trusted.items() if known == name), None)
+    if server is None:
+        raise UsageError(f"'{name}' is not trusted: say its key with 'clipmux keys trust {name} KEY'")
+    _peers[context] = (keys, server)
+
+
 def _bind(context: Context, kind: int, address: str, options: Mapping[Any, Any]) -> Socket:
+    """Bind what ``Addresses`` says. Options hold for what is bound after them: only TCP speaks CurveZMQ."""
+    inside, _, outside = address.partition(OUTSIDE)
+    place, _, folder = outside.partition(KEYS)
+    if inside.startswith("tcp://") or (outside and not folder):
+        # Every user of a machine can connect to its loopback address too.
+        raise UsageError(f"'{address}' cannot be bound without keys: make them with 'clipmux keys new'")
     socket = _socket(context, kind, options)
-    socket.bind(address)
+    socket.bind(inside)
+    if outside:
+        try:
+            _bind_outside(context, socket, f"tcp://{place}", Path(folder))
+        except BaseException:
+            socket.close(linger=0)
+            raise
     return socket
 
 
+def _bind_outside(context: Context, socket: Socket, address: str, folder: Path) -> None:
+    if (gate := _gates.get(context)) is None:
+        gate = _gates[context] = Gate(context, read_keys(folder))
+    own: dict[int, Any] = {zmq.CURVE_SERVER: 1, zmq.CURVE_SECRETKEY: gate.keys.secret, zmq.ZAP_DOMAIN: DOMAIN}
+    for option, value in {**own, zmq.TCP_KEEPALIVE: 1, zmq.IPV6: int("[" in address)}.items():
+        socket.set(option, value)
+    gate.watch(socket, address)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise UsageError(f"'{address}' cannot be listened at ({error}): give another address or port") from None
+
+
 def _connect(context: Context, kind: int, address: str, options: Mapping[Any, Any]) -> Socket:
+    address = _inside(address)
+    if address.startswith("tcp://"):
+        if context not in _peers:
+            raise UsageError(f"'{address}' cannot be connected to without keys: make them with 'clipmux keys new'")
+        keys, server = _peers[context]
+        curve: dict[int, Any] = {
+            zmq.CURVE_SERVERKEY: server,
+            zmq.CURVE_PUBLICKEY: keys.public,
+            zmq.CURVE_SECRETKEY: keys.secret,
+        }
+        options = {**options, **curve, zmq.TCP_KEEPALIVE: 1, zmq.IPV6: int("[" in address)}
     socket = _socket(context, kind, options)
     socket.connect(address)
     return socket
@@ -119,6 +215,7 @@ def _connect(context: Context, kind: int, address: str, options: Mapping[Any, An
 
 def _socket(context: Context, kind: int, options: Mapping[Any, Any]) -> Socket:
     socket = context.socket(kind)
-    for option, value in {zmq.LINGER: LINGER_MS, zmq.RECONNECT_IVL: 20, **options}.items():
+    own = {zmq.LINGER: LINGER_MS, zmq.RECONNECT_IVL: 20, zmq.HANDSHAKE_IVL: HANDSHAKE_MS}
+    for option, value in {**own, **options}.items():
         socket.set(option, value)
     return socket

@@ -190,7 +190,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
         write_table(Table(folder), "csv", tmp_path / "no" / "out.csv")
     (folder / RESULTS).write_text('{"video_id": "a"}\n')
     (tmp_path / "kept.csv").write_text("before")
-    with pytest.raises(ClipmuxError, match="line 1 of .* is not a result"):
+    with pytest.raises(ClipmuxError, match=r"line 1 of .* is not a result"):
         write_table(Table(folder), "csv", tmp_path / "kept.csv")
     assert (tmp_path / "kept.csv").read_text() == "before"
     assert not (tmp_path / "kept.csv.part").exists()
