@@ -120,6 +120,16 @@ def run(
     jail: Annotated[
         str, typer.Option(help="Decoders give up files, programs and networks: auto (where the kernel can), on, off.")
     ] = "auto",
+    segments: Annotated[
+        bool, typer.Option("--segments", help="Also find from when to when each label holds: segments.jsonl.")
+    ] = False,
+    enter: Annotated[float, typer.Option(help="A segment starts at this smoothed score …")] = 0.6,
+    leave: Annotated[float, typer.Option(help="… and ends below this one.")] = 0.4,
+    min_duration: Annotated[float, typer.Option(help="Seconds; a shorter segment is left out.")] = 1.0,
+    smooth: Annotated[int, typer.Option(help="Clips in the mean that is a smoothed score.")] = 3,
+    frame_rate: Annotated[
+        float, typer.Option(help="Frames per second that segments' clips are sampled at; 0: the model's, or 25.")
+    ] = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     metrics: Annotated[
         str, typer.Option(help="Serve /metrics and /healthz there, for example at 127.0.0.1:9108.", metavar="IP:PORT")
@@ -164,6 +174,12 @@ def run(
         guards=Guards(parse_pixels(max_pixels), max_frames, max_duration, max_cpu),
         decoder_bytes=decoder_memory << 20,
         jail=jail,
+        segments=segments,
+        enter=enter,
+        leave=leave,
+        min_duration_s=min_duration,
+        smooth=smooth,
+        frame_rate=frame_rate,
     )
     listing = _listed(inputs or [], annotations, root, subset, names)
     from rich.console import Console

@@ -14,6 +14,7 @@ from .errors import UsageError
 from .guards import GUARDS, Guards
 from .jail import AUTO, JAILS, Jail
 from .model import ModelFolder
+from .streams import DEFAULT_RATE
 
 MAX_BATCH = 64
 """Clips in one device call at most: the reference's models are built for 1 to 64."""
@@ -93,6 +94,12 @@ class EngineConfig:
             nothing is started) or ``off``; see engine/jail.py.
         bind: ``HOST:PORT`` at which other machines may reach the engine's sockets too, with keys; nothing: none may.
         keys: the folder of those keys; nothing: the user's own (see engine/keys.py).
+        segments: find from when to when each label holds; clips are then sampled in time, as of a live stream.
+        enter: a label's smoothed score from which a segment starts.
+        leave: the score below which it ends.
+        min_duration_s: a shorter segment is left out.
+        smooth: clips in the mean that is a smoothed score.
+        frame_rate: frames per second that clips are sampled at for segments; 0: what the model says, or 25.
     """
 
     model: str
@@ -115,6 +122,12 @@ class EngineConfig:
     jail: str = AUTO
     bind: str = ""
     keys: str = ""
+    segments: bool = False
+    enter: float = 0.6
+    leave: float = 0.4
+    min_duration_s: float = 1.0
+    smooth: int = 3
+    frame_rate: float = 0.0
 
     def __post_init__(self) -> None:
         def need(holds: bool, option: str, value: object, wanted: str) -> None:
@@ -138,6 +151,11 @@ class EngineConfig:
         need(self.clip_memory in CLIP_MEMORIES, "--clip-memory", self.clip_memory, f"give {', '.join(CLIP_MEMORIES)}")
         need(self.decoder_bytes >= 256 << 20, "--decoder-memory", self.decoder_bytes >> 20, "give at least 256 MiB")
         need(self.jail in JAILS, "--jail", self.jail, f"give one of {', '.join(JAILS)}")
+        need(0 < self.enter <= 1, "--enter", self.enter, "give a score above 0, up to 1")
+        need(0 <= self.leave <= self.enter, "--leave", self.leave, f"give a score from 0 up to --enter {self.enter:g}")
+        need(0 <= self.min_duration_s < math.inf, "--min-duration", self.min_duration_s, "give seconds, at least 0")
+        need(1 <= self.smooth <= 1000, "--smooth", self.smooth, "give 1 to 1000 clips")
+        need(0 <= self.frame_rate <= 1000, "--frame-rate", self.frame_rate, "give frames per second, up to 1000")
         choose(self.backend, self.device)
 
     @property
@@ -189,6 +207,10 @@ class EngineConfig:
         if role in ("decoder", "camera"):
             return Jail(self.jail, self.decoder_bytes, network=role == "camera")
         return Jail(privileges=role == "inference" and self.device != "cpu")
+
+    def sampling_rate(self, model: ModelFolder) -> float:
+        """Frames per second that clips are sampled at where they are sampled in time."""
+        return self.frame_rate or model.frame_rate or DEFAULT_RATE
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

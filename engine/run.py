@@ -144,7 +144,14 @@ def _decides(config: EngineConfig, model: ModelFolder) -> dict[str, Any]:
         "precision": model.precision,
         "device": config.device,
         "preprocess": config.preprocess,
+        "segments": _decides_segments(config),
     }
+
+
+def _decides_segments(config: EngineConfig) -> dict[str, Any] | None:
+    if not config.segments:
+        return None
+    return {name: getattr(config, name) for name in ("enter", "leave", "min_duration_s", "smooth", "frame_rate")}
 
 
 def _say_what_is_done(listing: Listing, resumed: int, output: Path, console: Console) -> None:

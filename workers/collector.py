@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -14,7 +15,7 @@ from clipmux.engine.config import EngineConfig
 from clipmux.engine.control import Link, expect
 from clipmux.engine.errors import MessageError, VideoError
 from clipmux.engine.messages import Done, Goodbye, Hello, Report, Scores, Stop, VideoEnd, VideoFailed
-from clipmux.engine.model import read_model
+from clipmux.engine.model import ModelFolder, read_model
 from clipmux.engine.prediction import Prediction
 from clipmux.engine.sockets import Context, pull_reports
 from clipmux.engine.stages import Stages
@@ -22,7 +23,9 @@ from clipmux.engine.trace import Laps, Trace
 from clipmux.engine.wire import decode_report
 
 from .aggregate import VideoScores
+from .events import GAP_S, Rule
 from .results import Journal
+from .segments import VideoSegments
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ def run(setting: Setting, context: Context, link: Link) -> None:
     """The role: see engine/child.py."""
     config = EngineConfig.from_json(setting.content["config"])
     folder = setting.content["run_folder"]
-    journal = Journal(Path(folder)) if folder else None
+    journal = Journal(Path(folder), segments=config.segments) if folder else None
     collector = Collector(config, setting, context, link, journal)
     collector.run()
 
@@ -45,6 +48,7 @@ class Open:
 
     attempt: int
     scores: VideoScores
+    segments: VideoSegments | None
     end: VideoEnd | None = None
 
 
@@ -54,9 +58,11 @@ class Collector:
     def __init__(
         self, config: EngineConfig, setting: Setting, context: Context, link: Link, journal: Journal | None
     ) -> None:
-        self._labels = read_model(config.model).labels
+        model = read_model(config.model)
+        self._labels = model.labels
         self._top_k = config.top_k
         self._per_clip = config.per_clip
+        self._segment_rule = segment_rule(config, model) if config.segments else None
         self._link = link
         self._reports = pull_reports(context, setting.addresses.reports)
         self._journal = journal
@@ -117,6 +123,8 @@ class Collector:
             video = self._current(key.video, key.attempt)
             if video is not None:
                 video.scores.add(key.index, key.segment, scores)
+                if video.segments is not None:
+                    video.segments.add(key.index, key.segment, scores)
                 self._finish_if_complete(key.video, video)
 
     def _current(self, number: int, attempt: int) -> Open | None:
@@ -126,7 +134,8 @@ class Collector:
         video = self._open.get(number)
         if video is None or video.attempt < attempt:
             scores = VideoScores(self._labels, top_k=self._top_k, per_clip=self._per_clip)
-            video = self._open[number] = Open(attempt, scores)
+            segments = VideoSegments(self._labels, self._segment_rule) if self._segment_rule else None
+            video = self._open[number] = Open(attempt, scores, segments)
         return video if video.attempt == attempt else None
 
     def _finish_if_complete(self, number: int, video: Open) -> None:
@@ -143,13 +152,15 @@ class Collector:
             per_clip=video.scores.clips(),
             attempt=end.attempt,
         )
-        self._finish(number, prediction)
+        self._finish(number, prediction, None if video.segments is None else video.segments.finish())
 
-    def _finish(self, number: int, prediction: Prediction) -> None:
+    def _finish(self, number: int, prediction: Prediction, segments: dict[str, Any] | None = None) -> None:
         """Write first, report after: whoever hears of an outcome can rely on it."""
         line = prediction.to_json()
         if self._journal:
             with self._stages.timed("write"):
+                if segments is not None:  # before the result: a video that has one has its segments
+                    self._journal.write_segments({key: line[key] for key in ("video_id", "path")} | segments)
                 self._journal.write(line)
         self._open.pop(number, None)
         self._finished.add(number)
@@ -180,6 +191,17 @@ class Finished:
         while self._below in self._above:
             self._above.remove(self._below)
             self._below += 1
+
+
+def segment_rule(config: EngineConfig, model: ModelFolder) -> Rule:
+    """What makes a segment, from what was asked for."""
+    return Rule(
+        enter=config.enter,
+        leave=config.leave,
+        min_duration_s=config.min_duration_s,
+        smooth=config.smooth,
+        gap_s=config.stride / config.sampling_rate(model) + GAP_S,
+    )
 
 
 def failed(report: VideoFailed, attempt: int) -> Prediction:

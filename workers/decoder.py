@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .decode import Frame, decode
 from .preprocess import open_preprocess
 from .sources import Video
 from .streamer import Streamer
+from .time_windows import TimedWindow, TimeWindows
 from .windows import Window, in_a_window, windows
 
 
@@ -54,6 +55,7 @@ class Decoder(Streamer):
         self._stride = config.stride
         self._threads = config.decode_threads
         self._length = model.frames
+        self._rate = config.sampling_rate(model) if config.segments else None
         self._preprocess = open_preprocess(config.preprocess, model.height, model.width)
 
     def stream(self, order: Assign, video: Video) -> VideoEnd:
@@ -74,15 +76,23 @@ class Decoder(Streamer):
                 self.beat()
                 yield frame
 
-        for window in windows(counted(), length=self._length, stride=self._stride, keep=self._picture):
-            key = ClipKey(order.video, order.attempt, clips, segment_of(window))
-            self.send(key, decoded_at, [picture.pixels for picture in window.frames])
+        for segment, pictures in self._clips(counted(), video):
+            key = ClipKey(order.video, order.attempt, clips, segment)
+            self.send(key, decoded_at, [picture.pixels for picture in pictures])
             clips += 1
         if first is None or last is None:
             raise VideoError("decode", "NoFrames", f"'{video.path}' has no frame: nothing to classify")
         return VideoEnd(
             order.video, order.attempt, video.video_id, str(video.path), clips, frames, covered(first, last)
         )
+
+    def _clips(self, frames: Iterator[Frame], video: Video) -> Iterator[tuple[Segment, tuple[Picture, ...]]]:
+        if self._rate is None:
+            for window in windows(frames, length=self._length, stride=self._stride, keep=self._picture):
+                yield segment_of(window), window.frames
+        else:
+            for timed in timed_windows(frames, video, self._length, self._stride, self._rate, self._picture):
+                yield Segment(timed.start + 1, timed.start + timed.covered + 1, timed.seconds), timed.frames
 
     def figures(self) -> dict[str, Any]:
         return {"preprocess": self._preprocess.chosen, "jail": self._jail}
@@ -97,11 +107,25 @@ class Decoder(Streamer):
             yield frame
 
     def _wanted(self, number: int) -> bool:
-        return in_a_window(number, length=self._length, stride=self._stride)
+        return self._rate is not None or in_a_window(number, length=self._length, stride=self._stride)
 
     def _picture(self, frame: Frame) -> Picture:
         with self.stages.timed("preprocess"):
             return Picture(frame, self._preprocess(frame))
+
+
+def timed_windows(
+    frames: Iterator[Frame], video: Video, length: int, stride: int, rate: float, keep: Callable[[Frame], Picture]
+) -> Iterator[TimedWindow[Picture]]:
+    """Clips sampled in time at ``rate``, as of a live stream; ``stride`` is in frames of that rate."""
+    cutter = TimeWindows(length=length, rate=rate, stride_s=stride / rate, keep=keep)
+    for frame in frames:
+        if frame.seconds is None:
+            raise VideoError(
+                "decode", "NoTimes", f"'{video.path}' is a folder of frames, which have no times: leave out --segments"
+            )
+        yield from cutter.add(frame, frame.seconds, frame.duration)
+    yield from cutter.end()
 
 
 def segment_of(window: Window[Picture]) -> Segment:

@@ -1,7 +1,8 @@
 """The run folder: what one run writes, and what a resumed one reads.
 
-``results.jsonl`` and ``failures.jsonl`` are the journal, a line per video as it finishes; ``results.json`` (the
-reference's format) and ``summary.json`` are written whole at the end; ``run.json`` says what the run was asked for.
+``results.jsonl`` and ``failures.jsonl`` (with ``--segments`` also ``segments.jsonl``) are the journal, a line per
+video as it finishes; ``results.json`` (the reference's format) and ``summary.json`` are written whole at the end;
+``run.json`` says what the run was asked for.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,17 +21,29 @@ from clipmux.engine.wire import HEADER_MOST
 
 RESULTS = "results.jsonl"
 FAILURES = "failures.jsonl"
+SEGMENTS = "segments.jsonl"
 FORMAT = 1
 LINE_LONGEST = 2 * HEADER_MOST
 """Bytes of a line: what the longest message says, in JSON."""
 
 
 class Journal:
-    """Appends outcomes to a run folder, whole lines only."""
+    """Appends outcomes to a run folder, whole lines only.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the run folder.
+        segments: videos have segments too.
+
+    Raises:
+        ClipmuxError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, segments: bool = False) -> None:
         self._files = {name: _open_for_lines(folder / name) for name in (RESULTS, FAILURES)}
         self._dirty: set[str] = set()
+        if segments:
+            _keep_finished(folder)
+            self._files[SEGMENTS] = _open_for_lines(folder / SEGMENTS)
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one outcome (``Prediction.to_json()``); on return a crash of this process cannot lose it.
@@ -38,7 +51,17 @@ class Journal:
         Raises:
             ClipmuxError: the disk is full or gone.
         """
-        name = FAILURES if "error" in line else RESULTS
+        self._append(FAILURES if "error" in line else RESULTS, line)
+
+    def write_segments(self, line: dict[str, Any]) -> None:
+        """Append the segments of a video whose result comes next; a crash between the two leaves neither.
+
+        Raises:
+            ClipmuxError: the disk is full or gone.
+        """
+        self._append(SEGMENTS, line)
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
         file = self._files[name]
         with _named_errors(file.name):
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
@@ -126,7 +149,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove a run folder that has nothing in it yet but what this run began."""
-        for name in ("run.json", "run.log", RESULTS, FAILURES):
+        for name in ("run.json", "run.log", RESULTS, FAILURES, SEGMENTS):
             file = self.path / name
             if file.exists() and (name in ("run.json", "run.log") or not file.stat().st_size):
                 file.unlink()
@@ -159,12 +182,15 @@ def reference_entry(line: dict[str, Any]) -> list[dict[str, Any]]:
     return result
 
 
-def read_lines(path: Path, *, going_on: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_lines(
+    path: Path, *, going_on: bool = False, check: Callable[[Any], object] = Prediction.from_json
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Byte offset and content of every line of a journal file; nothing if there is no such file.
 
     Args:
         path: the file.
         going_on: it may be written to: a last line without its end is left out.
+        check: raises if a line's content is not as it should be; lines are outcomes unless said.
 
     Raises:
         ClipmuxError: a line is not one that we wrote.
@@ -177,20 +203,20 @@ def read_lines(path: Path, *, going_on: bool = False) -> Iterator[tuple[int, dic
             if going_on and not raw.endswith(b"\n"):
                 return
             try:
-                line = _checked_line(raw)
+                line = _checked_line(raw, check)
             except (ValueError, TypeError, LookupError, ClipmuxError):
                 raise ClipmuxError(f"line {number} of '{path}' is not a result: remove it, then resume") from None
             yield offset, line
             offset += len(raw)
 
 
-def _checked_line(raw: bytes) -> dict[str, Any]:
-    """A line as ``Prediction.to_json`` makes it: what is not one is found here, not where it is used."""
+def _checked_line(raw: bytes, check: Callable[[Any], object]) -> dict[str, Any]:
+    """A line as we write it: what is not one is found here, not where it is used."""
     if len(raw) > LINE_LONGEST:
         raise ValueError("it is too long")
     line = parse_json(raw)
-    prediction = Prediction.from_json(line)
-    if not isinstance(prediction.video_id, str):
+    check(line)
+    if not isinstance(line["video_id"], str):
         raise TypeError("its name is not a text")
     check_text(line)
     return dict(line)
@@ -226,6 +252,26 @@ def _named_errors(path: str) -> Iterator[None]:
 def _open_for_lines(path: Path) -> BinaryIO:
     with _named_errors(str(path)):
         return path.open("ab")
+
+
+def _keep_finished(folder: Path) -> None:
+    """Leave out the segments of videos that have no result: a crash came between, and they run again."""
+    path = folder / SEGMENTS
+    if not path.exists():
+        return
+    for name in (SEGMENTS, RESULTS):
+        _repair(folder / name)
+    finished = {line["video_id"] for _, line in read_lines(folder / RESULTS)}
+
+    def lines() -> Iterator[dict[str, Any]]:
+        return (line for _, line in read_lines(path, check=lambda line: line["segments"]))
+
+    if all(line["video_id"] in finished for line in lines()):
+        return
+    with _replacing(path) as out:
+        for line in lines():
+            if line["video_id"] in finished:
+                out.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
 def _repair(path: Path) -> None:
