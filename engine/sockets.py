@@ -31,6 +31,7 @@ HANDSHAKE_MS = 10_000
 """Whoever connects must have said who it is after so long, or is cut off."""
 CONTROL_HWM = 10_000
 REPORT_HWM = 256
+FEED_HWM = 256
 PATH_MOST = 100
 """Bytes of a Unix socket's path at most (sun_path has 108)."""
 
@@ -134,6 +135,17 @@ def pull_reports(context: Context, address: str) -> Socket:
 def push_reports(context: Context, address: str) -> Socket:
     """Whoever reports to the collector: inference, decoders, the supervisor."""
     return _connect(context, zmq.PUSH, address, {zmq.SNDHWM: REPORT_HWM})
+
+
+def publish_feed(context: Context, address: str) -> Socket:
+    """The watcher's end of what pages show; a page that does not keep up misses some of it."""
+    return _bind(context, zmq.PUB, address, {zmq.SNDHWM: FEED_HWM})
+
+
+def subscribe_feed(context: Context, address: str) -> Socket:
+    """A page's end of what it shows."""
+    options: dict[int, Any] = {zmq.RCVHWM: FEED_HWM, zmq.MAXMSGSIZE: HEADER_MOST, zmq.SUBSCRIBE: b""}
+    return _connect(context, zmq.SUB, address, options)
 
 
 def router(context: Context, address: str) -> Socket:
