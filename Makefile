@@ -93,7 +93,7 @@ $(BENCH)/demo: | .venv/rivals
 
 dev: .venv/checks
 	rm -rf build/__editable__*
-	$(PIP) install --constraint constraints.txt --editable '.[torch,quantize,parquet,dev]' --config-settings editable_mode=strict
+	$(PIP) install --constraint constraints.txt --editable '.[torch,quantize,parquet,live,mqtt,dev]' --config-settings editable_mode=strict
 	touch .venv/installed
 
 clean:
@@ -116,5 +116,5 @@ clean:
 	touch $@
 
 .venv/checks: .venv/needed
-	$(PIP) install --constraint constraints.txt '.[torch,quantize,parquet,dev]'
+	$(PIP) install --constraint constraints.txt '.[torch,quantize,parquet,live,mqtt,dev]'
 	touch $@
