@@ -147,7 +147,9 @@ class FairBatcher(Generic[Item]):
 
     def _give_up(self, now: float) -> None:
         """Drop what can no longer be scored in time."""
-        latest = now + max(self._seconds, default=0.0) - self._max_latency
+        # At most half of the time that there is: what is never tried would never be found to be fast again.
+        takes = min(max(self._seconds, default=0.0), self._max_latency / 2)
+        latest = now + takes - self._max_latency
         for stream in self._active():
             while stream.waiting and self._decoded_at(stream.waiting[0][1]) < latest:
                 self._drop(stream)

@@ -103,6 +103,12 @@ def test_what_can_no_longer_be_in_time_is_given_up_and_counted() -> None:
     assert taken(fair, 11.5) == [(7, 2)]
 
 
+def test_a_device_that_was_too_slow_once_is_tried_again() -> None:
+    fair = filled({0: 4}, max_latency=1.0)
+    fair.took(30.0)  # the machine stood still: no clip could make it, and no other batch would tell that it is over
+    assert [item.number for item in fair.take(0.4, idle=True, more=False)] == [0, 1, 2, 3]
+
+
 def test_the_device_is_believed_to_be_as_slow_as_it_lately_was() -> None:
     fair = batcher(max_latency=10.0)
     fair.took(9.0)
