@@ -40,15 +40,21 @@ class Watched:
         labels: one name per class of the model.
         stride_s: stream time from one clip's start to the next's.
         settle_s: how long scores of clips may still come after a stream has ended.
+        pace: how many times faster than the clock its own time may go; cameras' never does.
     """
 
-    def __init__(self, told: dict[str, Any], labels: Sequence[str], *, stride_s: float, settle_s: float) -> None:
+    def __init__(
+        self, told: dict[str, Any], labels: Sequence[str], *, stride_s: float, settle_s: float, pace: float = 1.0
+    ) -> None:
         self.number: int = told["number"]
         self.name: str = told["name"]
         self.told = told
         self._labels = labels
         self._settle_s = settle_s
-        self._detector = Detector(labels, rule_of(told, stride_s))
+        rule = rule_of(told, stride_s)
+        self._detector = Detector(labels, rule)
+        self._silence_s = rule.gap_s / min(1.0, pace) + settle_s
+        """A stream of which nothing was scored for so long has a gap, though no clip has come to show it."""
         self._connection = 1
         self._in_order = _in_order()
         self._state = StreamState(self.number, 1, CONNECTING, "", 0.0)
@@ -108,7 +114,8 @@ class Watched:
     def tick(self, now: float, unix: float) -> Lines:
         """Look for what has waited long enough: clips for earlier ones, events of a stream that gives no more clips."""
         events = self._detect(self._in_order.due(now), unix)
-        if self._state.state not in (LIVE, CONNECTING) and self._nothing_more(now):
+        ended = self._state.state not in (LIVE, CONNECTING) and self._nothing_more(now)
+        if ended or now - self._heard > self._silence_s:
             events += self.finish(unix)
         return events
 

@@ -68,6 +68,7 @@ class Watcher:
         model = read_model(config.model)
         self._labels = model.labels
         self._stride_s = config.stride_s
+        self._pace = config.pace
         self._settle_s = config.max_latency_s + SETTLE_S
         self._sinks = open_sinks(output=config.output, webhook=config.webhook, mqtt=config.mqtt)
         self._link = link
@@ -160,7 +161,9 @@ class Watcher:
             if before is None or before.told != told:
                 if before is not None:
                     self._tell(before.finish(time.time()))
-                self._streams[number] = Watched(told, self._labels, stride_s=self._stride_s, settle_s=self._settle_s)
+                self._streams[number] = Watched(
+                    told, self._labels, stride_s=self._stride_s, settle_s=self._settle_s, pace=self._pace
+                )
         self._snapshot_at = self._history_at = 0.0
 
     def _look(self) -> None:
