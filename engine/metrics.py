@@ -177,7 +177,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Counter(
         "clipmux_process_deaths",
-        "Processes that ended without being asked to; each is replaced, or the run ends.",
+        "Processes that ended other than by an order to stop; each is replaced, or the run ends.",
         ("role",),
         lambda look: _by({role: look.deaths.get(role, 0) for role in look.roles}),
     ),

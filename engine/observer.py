@@ -56,7 +56,7 @@ class Look:
         in_progress: how many videos were handed out and have no outcome.
         videos: how many have one, by ``classified`` and ``failed``.
         failures: the failed ones by the stage that they failed in.
-        deaths: processes that ended without being asked to, by role.
+        deaths: processes that ended other than by an order to stop, by role.
         sums: see ``Totals.sums``.
         about: what inference chose.
     """

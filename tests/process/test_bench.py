@@ -177,6 +177,18 @@ def test_memory_of_few_videos_and_of_many(null_model: Path, tmp_path: Path) -> N
     assert (measured("clips", videos=2), measured("clips", videos=5)) == (4, 10)
 
 
+def test_watched_runs_are_scraped_and_traced_beside_unwatched_ones(null_model: Path, tmp_path: Path) -> None:
+    options = ["--model", null_model, "--backend", "null", "--null-delay", "0+200", "--videos", 6, "--frames", 32]
+    kind = ["--kind", "h264-mp4:64x48", "--alone", 0.1]
+    measured = bench("watchers", *options, *kind, json_file=tmp_path / "out.json")
+    assert measured("scrapes", watchers="on") >= 1
+    assert measured("trace", watchers="on") > 1000
+    share = measured("clips_per_s", watchers="on") / measured("clips_per_s", watchers="off")
+    assert measured("share_of_speed", watchers="on") == pytest.approx(share)
+    efficiencies = [measured("pipeline_efficiency", watchers=way) for way in ("on", "off")]
+    assert efficiencies[0] / efficiencies[1] == pytest.approx(share)
+
+
 def test_a_sweep_has_every_point_of_its_grid(null_model: Path, tmp_path: Path) -> None:
     grid = ["--model", null_model, "--backend", "null", "--workers", "1,2", "--batch", "2"]
     measured = bench(
