@@ -87,6 +87,7 @@ class StatusServer:
         self._stuck_after = stuck_after
         self._metrics = metrics or Metrics()
         self._page: tuple[float, bytes] = (float("-inf"), b"")
+        self._local = ipaddress.ip_address(address[0]).is_loopback
         self._socket = _listen(address)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -159,18 +160,21 @@ class StatusServer:
             if len(head) >= HEAD_MOST or not (more := await self._loop.sock_recv(connection, HEAD_MOST)):
                 return
             head += more
-        status, kind, body = self.respond(head.split(b"\n", 1)[0])
+        status, kind, body = self.respond(head)
         answer = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
             "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
         )
         await self._loop.sock_sendall(connection, answer.encode() + (b"" if head.startswith(b"HEAD ") else body))
 
-    def respond(self, request: bytes) -> tuple[HTTPStatus, str, bytes]:
-        """The answer to a request's first line: status, content type and body."""
+    def respond(self, head: bytes) -> tuple[HTTPStatus, str, bytes]:
+        """The answer to a request's head: status, content type and body."""
+        request, *fields = head.splitlines()
         words = request.split()
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             return HTTPStatus.BAD_REQUEST, TEXT, b"this is no HTTP/1 request\n"
+        if self._local and not all(_names_loopback(field[5:]) for field in fields if field[:5].lower() == b"host:"):
+            return HTTPStatus.FORBIDDEN, TEXT, b"this machine is not called that: ask 127.0.0.1\n"
         if words[0] not in (b"GET", b"HEAD"):
             return HTTPStatus.METHOD_NOT_ALLOWED, TEXT, b"only GET and HEAD are answered\n"
         pages: dict[bytes, Callable[[], tuple[HTTPStatus, str, bytes]]] = {
@@ -195,6 +199,17 @@ class StatusServer:
         health = judge(look, time.monotonic(), stuck_after=self._stuck_after)
         status = HTTPStatus.OK if health.good else HTTPStatus.SERVICE_UNAVAILABLE
         return status, JSON, json.dumps(health.to_json(), indent=2).encode() + b"\n"
+
+
+def _names_loopback(host: bytes) -> bool:
+    """Whether a browser means this machine. One that a page has sent here under a name of its own (DNS rebinding) says
+    that name.
+    """
+    name = host.decode("ascii", errors="replace").strip().lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(name).is_loopback
+    return name == "localhost"
 
 
 def _listen(address: tuple[str, int]) -> socket.socket:

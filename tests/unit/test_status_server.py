@@ -46,7 +46,7 @@ def ask(server: StatusServer, request: bytes) -> bytes:
 
 
 def get(server: StatusServer, page: str) -> tuple[int, bytes]:
-    head, _, body = ask(server, f"GET {page} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).partition(b"\r\n\r\n")
+    head, _, body = ask(server, f"GET {page} HTTP/1.1\r\nHost: localhost:9108\r\n\r\n".encode()).partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
     return int(head.split()[1]), body
 
@@ -97,6 +97,18 @@ def test_a_page_is_not_made_more_often_than_children_tell(server: StatusServer, 
 )
 def test_bad_requests_are_answered_in_a_word(server: StatusServer, request_line: bytes, status: bytes) -> None:
     assert ask(server, request_line + b"\r\n\r\n").split()[1] == status
+
+
+@pytest.mark.parametrize("host", [b"127.0.0.1:9108", b"127.0.0.1", b"LOCALHOST", b"[::1]:9108"])
+def test_a_host_that_is_this_machine_is_answered(server: StatusServer, host: bytes) -> None:
+    assert ask(server, b"GET /metrics HTTP/1.1\r\nhost: " + host + b"\r\n\r\n").split()[1] == b"200"
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"127.0.0.1.evil.example:80", b"10.0.0.7", b"\xff", b""])
+def test_a_page_that_calls_this_machine_by_its_own_name_reads_nothing(server: StatusServer, host: bytes) -> None:
+    answer = ask(server, b"GET /metrics HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert answer.split()[1] == b"403"
+    assert b"clipmux_" not in answer
 
 
 def test_a_head_without_end_is_not_read_for_ever(server: StatusServer) -> None:
