@@ -12,18 +12,20 @@ import numpy as np
 import zmq
 
 from .backends import choose, open_backend
-from .batcher import Batcher
+from .batcher import Batcher, Waiting
 from .child import Setting
 from .clips import Way, open_receiver
 from .config import AHEAD, EngineConfig
-from .control import Link, expect
+from .control import BEAT_EVERY_S, Link, expect
 from .device import Device, Result
 from .errors import ClipmuxError
+from .fair import FairBatcher
 from .histogram import Histogram
-from .messages import Clip, Expect, Goodbye, Hello, Scores, Stop
+from .messages import Clip, Drops, Expect, Goodbye, Hello, Scores, Stop, Streams
 from .model import read_model
 from .sockets import Context, push_reports
 from .stages import Stages
+from .streams import LiveConfig
 from .trace import Laps, Trace
 from .wire import encode
 
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 TURN = 16
 """Clips taken from the socket before the device is looked after again."""
+DROPS_EVERY_S = 1.0
 LAST_WAIT_S = 0.02
 """How long to wait for clips that may still be inside the sockets once all decoders are done."""
 
@@ -55,13 +58,9 @@ class Inference:
         self._clip_shape = model.clip_shape
         self._device: Device[list[Clip]] = Device(self._backend, model.clip_shape)
         self._max_delay = config.max_delay_s
-        self._batcher: Batcher[Clip] = Batcher(
-            size=self._backend.preferred_batch, max_delay=config.max_delay_s, runners=self._backend.runners
-        )
         self._link = link
-        self._clips = open_receiver(
-            context, Way.from_json(setting.content["clips"]), enough=AHEAD * self._backend.preferred_batch
-        )
+        self._batcher, enough = self._waiting(config, setting)
+        self._clips = open_receiver(context, Way.from_json(setting.content["clips"]), enough=enough)
         self._reports = push_reports(context, setting.addresses.reports)
         self._more = True
         self._left = False
@@ -75,12 +74,15 @@ class Inference:
         self._trace = Trace(setting.trace, setting.name, tracks=("main", *runners))
         self._laps = Laps(self._trace, self._stages, ("copy", "send"))
         self._began, self._ended = 0.0, 0.0  # the first batch, the last score
+        self._drops_told: dict[int, int] = {}
+        self._drops_at = 0.0
 
     def run(self) -> None:
         self._warm_up()
         self._link.send(Hello(self._about()))
         while not self._stopping:
             self._receive()
+            self._give_up()
             self._dispatch()
             self._send_scores()
             self._obey()
@@ -92,6 +94,23 @@ class Inference:
         self._link.send(Goodbye(self._figures()))
         self._clips.close()
         self._reports.close()
+
+    def _waiting(self, config: EngineConfig, setting: Setting) -> tuple[Waiting[Clip], int]:
+        """Where clips wait for the device, and how many may be on their way: of streams, as many as there is room."""
+        size = self._backend.preferred_batch
+        if (content := setting.content.get("live")) is None:
+            return Batcher(size=size, max_delay=config.max_delay_s, runners=self._backend.runners), AHEAD * size
+        live = LiveConfig.from_json(content)
+        capacity = max(size, live.max_streams * live.clips_in_time)
+        batcher: FairBatcher[Clip] = FairBatcher(
+            size=size,
+            max_delay=config.max_delay_s,
+            max_latency=live.max_latency_s,
+            capacity=capacity,
+            stream_of=lambda clip: clip.key.video,
+            decoded_at=lambda clip: clip.decoded_at,
+        )
+        return batcher, capacity
 
     def _warm_up(self) -> None:
         """One empty clip, so that a device or network that cannot work says so before any video is handed out."""
@@ -108,6 +127,16 @@ class Inference:
         for clip in clips:
             self._batcher.add(clip, time.monotonic())
         self._left = 0 < most == len(clips)
+
+    def _give_up(self) -> None:
+        """Only streams may lose clips: see engine/fair.py. Told about once a second."""
+        now = time.monotonic()
+        if dropped := self._batcher.dropped(now):
+            self._clips.release(dropped)
+        if now - self._drops_at >= DROPS_EVERY_S and (drops := self._batcher.drops) != self._drops_told:
+            self._drops_told, self._drops_at = drops, now
+            message = Drops([[stream, count] for stream, count in drops.items()])
+            self._reports.send_multipart(encode(message))
 
     def _dispatch(self) -> None:
         while self._device.free:
@@ -127,6 +156,7 @@ class Inference:
             for clip in result.tag:
                 self._latency.add(now - clip.decoded_at)
             self._batches[len(result.tag)] += 1
+            self._batcher.took(result.seconds)
             self._stages.add("infer", result.seconds)
             self._in_device -= len(result.tag)
             self._show(result)
@@ -138,20 +168,22 @@ class Inference:
 
     def _obey(self) -> None:
         while (message := self._link.receive(0)) is not None:
-            order = expect(message, Expect, Stop)
+            order = expect(message, Expect, Streams, Stop)
             if isinstance(order, Expect):
                 self._more = order.more
-            else:
+            elif isinstance(order, Stop):
                 self._stopping = True
+            elif isinstance(order, Streams) and isinstance(self._batcher, FairBatcher):
+                self._batcher.weigh({stream["number"]: stream["weight"] for stream in order.streams})
 
     def _wait(self) -> None:
         """Until a clip, a result or an order comes, or a partial batch is due."""
-        if self._stopping or self._left or (self._device.free and len(self._batcher) >= self._batcher.size):
+        if self._stopping or self._left or (self._device.free and self._batcher.full(idle=self._device.idle)):
             return
         watched: list[Any] = [self._device.fileno(), self._link.socket]
         if self._batcher.room > 0:
             watched.append(self._clips.socket)
-        timeout = 1.0
+        timeout = BEAT_EVERY_S
         due = self._batcher.due(time.monotonic())
         if due is not None and self._device.idle:
             timeout = due if self._more else LAST_WAIT_S
@@ -171,6 +203,7 @@ class Inference:
             "latency": self._latency.counts(),
             "latency_s": self._latency.seconds,
             "refused": self._clips.refused,
+            "drops": self._drops(),
             "now": {"in_batcher": len(self._batcher), "in_device": self._in_device},
         }
 
@@ -188,6 +221,10 @@ class Inference:
                 videos=len({clip.key.video for clip in clips}),
                 oldest_ms=round(1000 * oldest),
             )
+
+    def _drops(self) -> dict[str, int]:
+        """Clips that were given up, by stream."""
+        return {str(stream): count for stream, count in self._batcher.drops.items()}
 
     def _scored(self) -> int:
         return sum(size * count for size, count in self._batches.items())
@@ -215,4 +252,5 @@ class Inference:
             "latency_s": latency,
             "latency_buckets": self._latency.buckets(),
             "refused": self._clips.refused,
+            "drops": self._drops(),
         }
