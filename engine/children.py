@@ -20,6 +20,15 @@ MODULES = {
     INFERENCE: "clipmux.engine.inference",
     COLLECTOR: "clipmux.workers.collector",
 }
+CAMERA, WATCHER, PAGE = "camera", "watcher", "page"
+LIVE_MODULES = {
+    INFERENCE: MODULES[INFERENCE],
+    CAMERA: "clipmux.workers.camera",
+    WATCHER: "clipmux.workers.watcher",
+    PAGE: "clipmux.workers.page.process",
+}
+CLIP_ROLES = frozenset({DECODER, CAMERA, INFERENCE})
+"""Those whom the clip memory concerns."""
 BEGIN = (
     "import sys; sys.path[:] = sys.argv[3:]; from clipmux.engine.jail import begin; told = begin(); "
     "from clipmux.engine.child import main; main(sys.argv[1], told)"
@@ -66,7 +75,7 @@ def start_child(role: str, module: str, setting: Setting, *, log: BinaryIO, pass
     """Start a fresh interpreter in a role.
 
     Args:
-        role: a key of ``MODULES``.
+        role: a key of ``MODULES`` or ``LIVE_MODULES``.
         module: what to run as it, usually the one there.
         setting: what it is told, on its standard input.
         log: an open file that becomes its standard error.

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 import zmq
 
 from .child import Setting
-from .children import COLLECTOR, DECODER, INFERENCE, MODULES, Child, describe_exit, start_child
-from .clip_memory import ClipMemory
+from .children import CLIP_ROLES, DECODER, INFERENCE, MODULES, Child, describe_exit, start_child
+from .clip_memory import ClipMemory, Layout
 from .clips import Way
 from .config import EngineConfig
 from .errors import ClipmuxError, MessageError, UsageError
@@ -60,6 +60,9 @@ class Processes(ABC):
     Attributes:
         about: what inference chose, once it is ready.
     """
+
+    replaceable: frozenset[str] = frozenset()
+    """Roles whose end before they were ready is for ``_died`` to answer; any other's is the end of the engine."""
 
     def __init__(
         self,
@@ -128,6 +131,10 @@ class Processes(ABC):
     @abstractmethod
     def _watch(self, now: float) -> None:
         """Look for what stalls."""
+
+    def _told(self, role: str) -> dict[str, Any]:  # noqa: ARG002  (most are told nothing more)
+        """What a child of this role is told at its start besides what all are told."""
+        return {}
 
     @property
     @abstractmethod
@@ -243,11 +250,22 @@ class Processes(ABC):
             child.stopping = child.left = True
             self._figures.append((child.role, message.figures))
         elif isinstance(message, Failed):
-            raise (UsageError if message.usage else ClipmuxError)(message.message)
+            self._failed(child, message)
         else:
             self._obey(child, message)
 
+    def _failed(self, child: Child, message: Failed) -> None:  # noqa: ARG002  (nobody can do without any of them)
+        """A child says why it ends.
+
+        Raises:
+            ClipmuxError: that is the end of all.
+        """
+        raise (UsageError if message.usage else ClipmuxError)(message.message)
+
     # -- life and death ------------------------------------------------------------------------------------------------
+
+    def _clip_layout(self) -> Layout:
+        return self._config.clip_layout(self._model)
 
     def _take_clip_memory(self) -> None:
         """Memory for clips, if they are to travel in it.
@@ -258,7 +276,7 @@ class Processes(ABC):
         asked = self._config.clip_memory
         self._memory, self._clip_memory = None, "socket"
         if asked != "socket":
-            layout = self._config.clip_layout(self._model)
+            layout = self._clip_layout()
             try:
                 self._memory = ClipMemory(layout)
                 self._clip_memory = f"shared: {layout.seats} × {layout.slots} clips in {layout.bytes >> 20} MiB"
@@ -268,10 +286,17 @@ class Processes(ABC):
                 self._clip_memory = f"socket, since {error}"
         log.info("clips travel through: %s", self._clip_memory)
 
-    def _start_child(self, role: str, seat: int = -1) -> None:
+    def _start_child(self, role: str, seat: int = -1, **besides: Any) -> Child:
+        """Start a process.
+
+        Args:
+            role: of it.
+            seat: its place in the clip memory, for those who send clips.
+            besides: what it is told besides what all of its role are told.
+        """
         self._started += 1
         name = f"{role}-{self._started}"
-        memory = None if role == COLLECTOR else self._memory
+        memory = self._memory if role in CLIP_ROLES else None
         way = Way(self._addresses.clips, self._model.clip_shape, self._config.queue_hwm(self._model))
         if memory is not None:
             way = replace(way, layout=memory.layout, fd=memory.fd, seat=seat, turn=self._started)
@@ -280,6 +305,8 @@ class Processes(ABC):
             "run_folder": str(self._run_folder) if self._run_folder else None,
             "clips": way.to_json(),
             "jail": self._config.jail_of(role).to_json(),
+            **self._told(role),
+            **besides,
         }
         fds = [fd for fd in (way.fd, self.observer.trace_fd) if fd >= 0]
         setting = Setting(name, self._addresses, content, self.observer.log_format, self.observer.trace_fd)
@@ -288,19 +315,22 @@ class Processes(ABC):
         self._children[name] = child
         self._poller.register(child.sentinel, zmq.POLLIN)
         log.info("%s started as process %d", name, child.process.pid)
+        return child
 
     def _ended(self, child: Child) -> None:
         status = self._reap(child)
         if child.stopping:
             return
         how = describe_exit(status)
-        if not child.ready:
+        if not child.ready and child.role not in self.replaceable:
             raise ClipmuxError(f"the {child.role} process {how} before it was ready: see '{self._log_file}'")
         self._died(child, how)
 
     def _watch_starts(self, now: float) -> None:
         for child in self._children.values():
-            if not child.ready and not child.stopping and now - child.started > START_TIMEOUT_S:
+            if child.ready or child.stopping or child.role in self.replaceable:
+                continue
+            if now - child.started > START_TIMEOUT_S:
                 child.stopping = True
                 child.process.kill()
                 raise ClipmuxError(f"{child.name} was not ready after {START_TIMEOUT_S:g} s: see '{self._log_file}'")

@@ -1,0 +1,439 @@
+"""The supervisor of ``clipmux live``: a camera process per stream, watched and replaced for ever, and those they feed.
+
+A camera connects anew by itself when its source fails. What it cannot see is that it hangs: a stream that has no new
+frame for ``stall_s`` has its camera killed here and, after a wait, gets another in the same seat of the clip memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import zmq
+
+from .backoff import Backoff
+from .children import CAMERA, INFERENCE, LIVE_MODULES, PAGE, WATCHER, Child
+from .clip_memory import Layout
+from .config import EngineConfig
+from .errors import ClipmuxError, MessageError, UsageError
+from .messages import (
+    CONNECTING,
+    ENDED,
+    LIVE,
+    RECONNECTING,
+    STALLED,
+    Beat,
+    Control,
+    Failed,
+    Goodbye,
+    Happened,
+    Hello,
+    Stop,
+    Streams,
+    StreamState,
+    Totals,
+)
+from .model import ModelFolder
+from .processes import START_TIMEOUT_S, STOP_S, Interrupted, Processes
+from .streams import LiveConfig, StreamConfig, check_streams
+from .wire import encode
+
+log = logging.getLogger(__name__)
+
+TELL_EVERY_S = 1.0
+RATES_OVER = 5
+"""Rates are of the last so many seconds."""
+AGAIN_FIRST_S, AGAIN_MOST_S = 0.5, 4.0
+STEADY_S = 10.0
+"""After a camera was live for so long, the next wait is short again."""
+GRACE_S = 5.0
+"""A camera that is connecting is given so long beyond what that may take."""
+DRAIN_S = 3.0
+"""The last clips of files that have ended are waited for so long beyond ``max_latency_s``."""
+EVENTS_MOST = 10_000
+"""Events that nobody has taken yet; the oldest go first."""
+
+
+@dataclass
+class Stream:
+    """A stream as the supervisor sees it.
+
+    Args:
+        number: never used again for another one.
+        config: what was asked for.
+        seat: in the clip memory.
+        backoff: how long its next camera waits.
+        child: its camera; None between two.
+        moved_at: when it last had a new frame.
+        given_up: why its camera was killed, if it was.
+        again_at: when its next camera starts.
+        counts: frames, clips, dropped of the camera that is there.
+        before: the same of those that are gone.
+    """
+
+    number: int
+    config: StreamConfig
+    seat: int
+    backoff: Backoff
+    child: Child | None = None
+    connection: int = 1
+    state: str = CONNECTING
+    detail: str = ""
+    """Why it is so, if there is something to say."""
+    moved_at: float = 0.0
+    live_since: float = 0.0
+    given_up: str = ""
+    again_at: float | None = None
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    before: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def total(self, name: str) -> int:
+        """Frames, clips or dropped clips so far."""
+        return self.before.get(name, 0) + self.counts.get(name, 0)
+
+    def count(self, counts: dict[str, Any]) -> None:
+        self.counts = {name: counts.get(name, 0) for name in ("frames", "clips", "dropped")}
+
+    def forget_camera(self) -> None:
+        self.before = {name: self.total(name) for name in ("frames", "clips", "dropped")}
+        self.counts, self.child, self.given_up = {}, None, ""
+
+
+class LiveSupervisor(Processes):
+    """The processes that watch streams.
+
+    Args:
+        config: of the engine; its workers are as many as there may be streams.
+        live: how streams are watched.
+        model: the model folder that ``config`` names, already read.
+        streams: to begin with.
+        log_file: where children write what they have to say.
+        http: ``host``, ``port`` and ``token`` of the page; None for none.
+
+    Attributes:
+        streams: those there are, by number.
+        totals: what is known of all of them together, renewed every second.
+        page: where the page is, once it is ready; empty without one.
+    """
+
+    replaceable = frozenset({CAMERA})
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        live: LiveConfig,
+        model: ModelFolder,
+        streams: Sequence[StreamConfig],
+        *,
+        log_file: Path,
+        http: dict[str, Any] | None = None,
+    ) -> None:
+        check_streams(streams, model.labels, live.max_streams)
+        config = dataclasses.replace(config, workers=live.max_streams)
+        super().__init__(config, model, run_folder=None, log_file=log_file, modules=LIVE_MODULES)
+        self.streams: dict[int, Stream] = {}
+        self.totals: dict[str, Any] = {}
+        self.page = ""
+        self._live = live.of_model(model)
+        self._asked = list(streams)
+        self._http = http
+        self._numbered = 0
+        self._starting = True
+        self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MOST)
+        self._told_at = 0.0
+        self._marks: deque[tuple[float, float, float, float]] = deque(maxlen=RATES_OVER + 1)
+
+    def start(self) -> None:
+        """Start all processes, and wait until they are ready and every file has shown that it is a video.
+
+        Raises:
+            UsageError: what was asked for does not work on this machine, or a file is no video.
+            Interrupted: ``interrupt`` was called.
+            ClipmuxError: a process did not start.
+        """
+        self._open()
+        self._start_child(INFERENCE)
+        self._start_child(WATCHER)
+        if self._http is not None:
+            self._start_child(PAGE)
+        while not all(child.ready for child in self._children.values()):
+            self._turn()
+        for config in self._asked:
+            self._add(config)
+        self._tell_streams(INFERENCE, WATCHER)
+        while not all(child.ready for child in self._children.values()):
+            self._turn()
+        self._starting = False
+
+    def watch(self, *, on_tick: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
+        """Events as they happen, until every stream has ended or ``interrupt`` is called; then call ``stop``.
+
+        Args:
+            on_tick: called about ten times a second.
+
+        Raises:
+            ClipmuxError: inference, the watcher or the page has died.
+        """
+        with contextlib.suppress(Interrupted):
+            while any(stream.state != ENDED for stream in self.streams.values()):
+                self._turn()
+                on_tick()
+                yield from self.take_events()
+            yield from self._drain()
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Events that nobody has taken yet; after ``stop``, those that it has ended."""
+        taken = list(self._events)
+        self._events.clear()
+        return taken
+
+    def reload(self, streams: Sequence[StreamConfig]) -> None:
+        """Have these streams from now on; those that are the same are not touched.
+
+        Raises:
+            UsageError: they cannot be; nothing has changed.
+        """
+        check_streams(streams, self._model.labels, self._live.max_streams)
+        wanted = {config.name: config for config in streams}
+        for stream in list(self.streams.values()):
+            config = wanted.get(stream.config.name)
+            if config is None or config.url != stream.config.url:
+                self._remove(stream)
+            else:
+                stream.config = wanted.pop(config.name)
+        for config in wanted.values():
+            self._add(config)
+        self._tell_streams(INFERENCE, WATCHER)
+        log.info("%d streams from now on", len(self.streams))
+
+    def stop(self) -> list[tuple[str, dict[str, Any]]]:
+        """End all processes: cameras, then inference, then those who listen to it. Returns (role, figures) of each."""
+        if self.running:
+            self._stopping = True
+            for stream in self.streams.values():
+                self._end_camera(stream)
+            self._end(INFERENCE)
+        return super().stop()
+
+    # -- what children say ---------------------------------------------------------------------------------------------
+
+    def _hear(self, child: Child, message: Control) -> None:
+        super()._hear(child, message)
+        stream = self._stream_of(child)
+        if isinstance(message, Hello) and child.role == PAGE:
+            self.page = str(message.about.get("url", ""))
+        if isinstance(message, Goodbye) and stream is not None:
+            stream.count(message.figures)
+            stream.forget_camera()
+            stream.state = ENDED
+
+    def _failed(self, child: Child, message: Failed) -> None:
+        """A camera that cannot go on: no use in trying again if that is the fault of what was asked for."""
+        stream = self._stream_of(child)
+        if stream is None:
+            super()._failed(child, message)
+        elif message.usage and self._starting:
+            raise UsageError(message.message)
+        elif message.usage:
+            log.warning("%s: %s", stream.config.name, message.message)
+            child.stopping = True
+            stream.forget_camera()
+            self._tell(stream, ENDED, message.message)
+        else:
+            log.warning("%s: %s", stream.config.name, message.message)
+
+    def _obey(self, child: Child, message: Control) -> None:
+        if isinstance(message, Happened):
+            self._events.append(message.line)
+        elif isinstance(message, Beat):
+            child.counts = message.counts
+            if (stream := self._stream_of(child)) is not None:
+                self._moved(stream, message.counts)
+        else:
+            raise MessageError(f"{type(message).__name__} does not come from a child")
+
+    def _moved(self, stream: Stream, counts: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if counts.get("frames") != stream.counts.get("frames"):
+            stream.moved_at = now
+        stream.count(counts)
+        stream.connection = counts.get("connection", stream.connection)
+        state = counts.get("state", stream.state)
+        if state == LIVE != stream.state:
+            stream.live_since = stream.moved_at = now
+        if state == LIVE and now - stream.live_since > STEADY_S:
+            stream.backoff.reset()
+        stream.state, stream.detail = state, str(counts.get("detail", ""))
+
+    # -- life and death ------------------------------------------------------------------------------------------------
+
+    def _clip_layout(self) -> Layout:
+        fits = self._config.queue_bytes // self._model.clip_bytes // self._live.max_streams
+        return Layout(self._live.max_streams, max(3, min(fits, self._live.clips_in_time)), self._model.clip_shape)
+
+    def _told(self, role: str) -> dict[str, Any]:
+        live = self._live.to_json()
+        if role == WATCHER:
+            return {"config": live, "http": self._http is not None, "feed": self._addresses.feed}
+        if role == PAGE:
+            return {"http": self._http, "feed": self._addresses.feed}
+        return {"live": live}
+
+    @property
+    def _unfinished(self) -> bool:
+        return False
+
+    def _stream_of(self, child: Child) -> Stream | None:
+        stream = None if child.assigned is None else self.streams.get(child.assigned)
+        return stream if stream is not None and stream.child is child else None
+
+    def _add(self, config: StreamConfig) -> None:
+        seat = min(set(range(self._live.max_streams)) - {stream.seat for stream in self.streams.values()})
+        backoff = Backoff(first=AGAIN_FIRST_S, most=AGAIN_MOST_S, random=Random())  # noqa: S311
+        stream = self.streams[self._numbered] = Stream(self._numbered, config, seat, backoff)
+        self._numbered += 1
+        self._start_camera(stream)
+
+    def _remove(self, stream: Stream) -> None:
+        self._end_camera(stream)
+        del self.streams[stream.number]
+
+    def _start_camera(self, stream: Stream) -> None:
+        child = self._start_child(
+            CAMERA,
+            stream.seat,
+            stream=stream.config.to_json(),
+            number=stream.number,
+            connection=stream.connection,
+            again=stream.again_at is not None,
+            thumbnails=self._http is not None,
+        )
+        child.assigned = stream.number
+        stream.child, stream.again_at, stream.moved_at = child, None, time.monotonic()
+
+    def _end_camera(self, stream: Stream) -> None:
+        """Its camera has nothing that must be kept. It is dead for certain when this returns: its seat is free."""
+        child = stream.child
+        stream.again_at = None
+        stream.forget_camera()
+        if child is not None and child.name in self._children:
+            child.stopping = True
+            child.process.kill()
+            self._reap(child)
+
+    def _died(self, child: Child, how: str) -> None:
+        stream = self._stream_of(child)
+        if stream is None:
+            raise ClipmuxError(f"the {child.role} process {how}: see '{self._log_file}', and start again")
+        if stream.given_up:
+            state, how = STALLED if stream.state == LIVE else RECONNECTING, stream.given_up
+        else:
+            state, how = RECONNECTING, f"its camera process {how}"
+            log.warning("%s: %s", stream.config.name, how)
+        stream.forget_camera()
+        stream.connection += 1
+        stream.again_at = time.monotonic() + stream.backoff.next()
+        self._tell(stream, state, how)
+
+    def _watch(self, now: float) -> None:
+        for stream in self.streams.values():
+            if stream.again_at is not None and stream.again_at <= now:
+                self._start_camera(stream)
+            elif (child := stream.child) is not None and not stream.given_up and (why := self._overdue(stream, now)):
+                log.warning("%s %s: its camera process is replaced", stream.config.name, why)
+                stream.given_up = why
+                child.process.kill()
+        if now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            self._tell_totals(now)
+            for stream in self.streams.values():
+                if stream.again_at is not None:
+                    self._tell(stream, stream.state, stream.detail)
+
+    def _overdue(self, stream: Stream, now: float) -> str:
+        """Why its camera must be given up, as the end of a sentence about the stream; empty while it need not be."""
+        child = stream.child
+        if child is None or child.stopping:
+            return ""
+        silent = now - max(child.started, child.last_progress)
+        if not child.ready:
+            return f"was not ready after {START_TIMEOUT_S:g} s" if silent > START_TIMEOUT_S else ""
+        if stream.state != LIVE:
+            limit = 2 * self._live.open_timeout_s + GRACE_S
+            return f"gave no sign of life for {limit:g} s" if silent > limit else ""
+        # A file may be slower than any stall; that its process lives is all that can be asked of it.
+        still = silent if stream.config.scheme == "file" else now - stream.moved_at
+        return f"had no new frame for {self._live.stall_s:g} s" if still > self._live.stall_s else ""
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> Iterator[dict[str, Any]]:
+        """Wait until the watcher has told all that is to be told of streams that have ended."""
+        deadline = time.monotonic() + self._live.max_latency_s + DRAIN_S
+        while not self.streams.keys() <= set(self._counts(WATCHER).get("settled", [])):
+            if time.monotonic() > deadline:
+                log.warning("some of the last clips were not scored within %g s", self._live.max_latency_s + DRAIN_S)
+                return
+            self._turn()
+            yield from self.take_events()
+
+    def _end(self, role: str) -> None:
+        """Ask the processes of a role to end, and wait a while for it."""
+        deadline = time.monotonic() + STOP_S / 2
+        for child in self._children.values():
+            if child.role == role:
+                child.stopping = True
+                self._send(child, Stop())
+        while any(child.role == role for child in self._children.values()) and time.monotonic() < deadline:
+            try:
+                self._turn()
+            except ClipmuxError as error:
+                log.warning("while stopping: %s", error)
+
+    # -- what others are told ------------------------------------------------------------------------------------------
+
+    def _tell(self, stream: Stream, state: str, detail: str) -> None:
+        """Tell the watcher how a stream is that has no camera to say it."""
+        stream.state, stream.detail = state, detail
+        message = StreamState(stream.number, stream.connection, state, detail, time.monotonic())
+        with contextlib.suppress(zmq.Again):
+            self._reports.send_multipart(encode(message), flags=zmq.NOBLOCK)
+
+    def _tell_streams(self, *roles: str) -> None:
+        message = Streams([stream.config.told(stream.number) for stream in self.streams.values()])
+        for child in self._children.values():
+            if child.role in roles:
+                self._send(child, message)
+
+    def _tell_totals(self, now: float) -> None:
+        counts = self._counts(INFERENCE)
+        busy = counts.get("busy_s", {}).get("infer", 0.0)
+        self._marks.append((now, counts.get("clips", 0), sum(counts.get("batch_sizes", {}).values()), busy))
+        then, clips, batches, busy_then = self._marks[0]
+        seconds = max(now - then, 0.001)
+        scored, sent = self._marks[-1][1] - clips, self._marks[-1][2] - batches
+        states = [stream.state for stream in self.streams.values()]
+        lost = sum(stream.total("dropped") for stream in self.streams.values())
+        self.totals = {
+            "streams": len(states),
+            **{state: states.count(state) for state in (LIVE, STALLED, RECONNECTING, ENDED)},
+            "clips": counts.get("clips", 0),
+            "dropped": sum(counts.get("drops", {}).values()) + lost,
+            "clips_per_s": scored / seconds,
+            "batch_fill": scored / sent / self.about.get("preferred_batch", 1) if sent else 0.0,
+            "device_busy": (busy - busy_then) / seconds / self.about.get("runners", 1),
+        }
+        for child in self._children.values():
+            if child.role == WATCHER:
+                self._send(child, Totals(self.totals))
+
+    def _counts(self, role: str) -> dict[str, Any]:
+        return next((child.counts for child in self._children.values() if child.role == role), {})

@@ -1,0 +1,265 @@
+"""One call of ``clipmux live``: streams are watched until they end or somebody says stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.status import Status
+
+from .config import EngineConfig
+from .errors import UsageError
+from .live import LiveSupervisor, Stream
+from .messages import CONNECTING, ENDED, LIVE, RECONNECTING, STALLED
+from .model import read_model
+from .processes import Interrupted
+from .streams import LiveConfig, StreamConfig, check_streams, read_streams, streams_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger("clipmux")
+
+PLAIN_EVERY_S = 10.0
+OF_SHOWN = (LIVE, CONNECTING, RECONNECTING, STALLED, ENDED)
+
+
+def watch_streams(
+    sources: Sequence[str],
+    streams_file: Path | None,
+    config: EngineConfig,
+    live: LiveConfig,
+    *,
+    http: dict[str, Any] | None,
+    log_file: Path | None,
+    console: Console,
+) -> int:
+    """Watch streams until all have ended, or SIGINT or SIGTERM comes; SIGHUP has the streams file read again.
+
+    Args:
+        sources: URLs, files and devices.
+        streams_file: TOML with more streams.
+        config: of the engine.
+        live: how streams are watched.
+        http: where the page is; None for none.
+        log_file: where to log; else a temporary file, which only a failure leaves behind.
+        console: where to say how things are. Events go to standard output, unless ``live`` names a file for them.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UsageError: what was asked for cannot be done.
+        ClipmuxError: a process that all streams need has died.
+    """
+    model = read_model(config.model)
+
+    def listed() -> list[StreamConfig]:
+        streams = [*streams_of(sources), *(read_streams(streams_file) if streams_file else [])]
+        check_streams(streams, model.labels, live.max_streams)
+        return streams
+
+    streams = listed()
+    _warn_of_secrets(sources, console)
+    with _log_at(log_file) as log_path:
+        supervisor = LiveSupervisor(config, live, model, streams, log_file=log_path, http=http)
+        signals = _Signals(supervisor)
+        tell = None if live.output else sys.stdout
+        with signals, _StatusLine(console, supervisor) as line:
+            try:
+                with contextlib.suppress(Interrupted):
+                    supervisor.start()
+                    line.say_where(supervisor)
+                    for event in supervisor.watch(on_tick=lambda: _tick(signals, supervisor, listed, line)):
+                        _print(event, tell)
+            finally:
+                for role, told in supervisor.stop():
+                    log.info("figures: %s", json.dumps({"role": role, **told}))
+            for event in supervisor.take_events():
+                _print(event, tell)
+    return 0
+
+
+def parse_http(text: str, token: str | None) -> dict[str, Any]:
+    """``127.0.0.1:8080`` as the page's settings.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.path or parts.username is not None:
+        raise UsageError(f"--http is '{text}': give an address and a port, like 127.0.0.1:8080")
+    return {"host": host, "port": port, "token": token}
+
+
+def _tick(signals: _Signals, supervisor: LiveSupervisor, listed: Any, line: _StatusLine) -> None:
+    if signals.take_hangup():
+        try:
+            supervisor.reload(listed())
+        except UsageError as error:
+            line.say(f"the streams stay as they were: {error}")
+    line.show()
+
+
+def _print(event: dict[str, Any], file: Any) -> None:
+    if file is not None:
+        print(json.dumps(event, ensure_ascii=False), file=file, flush=True)
+
+
+def _warn_of_secrets(sources: Sequence[str], console: Console) -> None:
+    for stream in streams_of(sources):
+        if stream.shown != stream.url:
+            console.print(
+                f"warning: everybody on this machine can read the credentials of '{stream.shown}' on the command line: "
+                "put it into a --streams file",
+                style="yellow",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+class _Signals:
+    """SIGINT and SIGTERM stop in order, a second one at once; SIGHUP is kept until it is asked for."""
+
+    def __init__(self, supervisor: LiveSupervisor) -> None:
+        self._supervisor = supervisor
+        self._hangup = False
+
+    def __enter__(self) -> None:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._heard) for number in numbers}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def take_hangup(self) -> bool:
+        hangup, self._hangup = self._hangup, False
+        return hangup
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if number == signal.SIGHUP:
+            self._hangup = True
+        elif self._supervisor.interrupted:
+            raise KeyboardInterrupt
+        else:
+            self._supervisor.interrupt()
+
+
+class _StatusLine:
+    """How things are: a line that renews itself in a terminal, plain lines elsewhere, and every change of a stream."""
+
+    def __init__(self, console: Console, supervisor: LiveSupervisor) -> None:
+        self._console = console
+        self._supervisor = supervisor
+        self._states: dict[int, str] = {}
+        self._plain_at = time.monotonic()
+        self._status: Status | None = console.status("starting") if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def say(self, text: str) -> None:
+        log.info("%s", text)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def say_where(self, supervisor: LiveSupervisor) -> None:
+        """What was chosen, and where the page is."""
+        self.say(f"inference: {supervisor.about.get('chosen', '')}")
+        if supervisor.page:
+            self.say(f"page: {supervisor.page}")
+
+    def show(self) -> None:
+        """Draw anew; may be called as often as one likes."""
+        for stream in self._supervisor.streams.values():
+            if self._states.get(stream.number) != stream.state:
+                self._states[stream.number] = stream.state
+                self.say(_changed(stream))
+        totals = self._supervisor.totals
+        if not totals:
+            return
+        states = [f"{totals[state]} {state}" for state in OF_SHOWN if totals.get(state)]
+        text = " · ".join(
+            [
+                *states,
+                f"{totals['clips_per_s']:.1f} clips/s",
+                f"batches {totals['batch_fill']:.0%} full",
+                f"device {totals['device_busy']:.0%} busy",
+                *([f"{totals['dropped']} dropped"] if totals["dropped"] else []),
+            ]
+        )
+        now = time.monotonic()
+        if self._status is not None:
+            self._status.update(text)
+        elif now - self._plain_at >= PLAIN_EVERY_S:
+            self._plain_at = now
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _changed(stream: Stream) -> str:
+    return f"{stream.config.name}: {stream.state}" + (f" ({stream.detail})" if stream.detail else "")
+
+
+@contextlib.contextmanager
+def _log_at(path: Path | None) -> Iterator[Path]:
+    """The log; a temporary one goes when all was well, or when nothing was begun."""
+    if path is None:
+        folder = tempfile.mkdtemp(prefix="clipmux-live-")
+        temporary = Path(folder) / "live.log"
+        try:
+            with _logging_to(temporary):
+                yield temporary
+        except UsageError:
+            _discard(temporary)
+            raise
+        _discard(temporary)
+    else:
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise UsageError(f"--log '{path}' cannot be written ({error.strerror}): give another file") from None
+        with _logging_to(path):
+            yield path
+
+
+def _discard(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    propagate, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.propagate = propagate
+        log.removeHandler(handler)
+        handler.close()

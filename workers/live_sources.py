@@ -1,0 +1,183 @@
+"""Frames of streams as they come: from the network, a device, or a file that is played at its own pace.
+
+What a stream may open besides itself is limited to the protocols of its own scheme. Whatever is wrong with it comes
+out as a ``SourceError``, whose sentence holds no credentials.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import av
+
+from clipmux.engine.errors import ClipmuxError, VideoError
+from clipmux.engine.streams import WHITELISTS, LiveConfig, StreamConfig
+
+from .decode import Frame, decode
+from .sources import Video
+
+SLICE_S = 0.25
+"""Waiting goes in slices of this, so that whoever waits can say that it is alive."""
+ANALYZE_S, ANALYZE_RTSP_S = 1.0, 0.1
+"""So much of a stream libav reads, if it must, before it says what is in it; of RTSP its description says that."""
+BEHIND_S = 2.0
+"""A camera process that is further behind its camera than this …"""
+BEHIND_FOR_S = 5.0
+"""… for so long connects anew, and what had piled up is gone."""
+DRIFT = 0.001
+"""Camera clocks may run slow by this share of the time before it looks like falling behind."""
+
+
+class SourceError(ClipmuxError):
+    """The stream cannot be read, now; trying again may help."""
+
+
+class Received(NamedTuple):
+    """A frame, and when it was there (``time.monotonic()`` seconds): read from the network, or due."""
+
+    frame: Frame
+    at: float
+
+
+Tick = Callable[[], None]
+"""Called at least every quarter of a second where there is waiting to be done."""
+
+
+def open_source(stream: StreamConfig, live: LiveConfig, tick: Tick) -> Iterator[Received]:
+    """The frames of a stream. One that ends by itself (a file, not looped) simply ends.
+
+    Raises:
+        SourceError: it cannot be opened or read on.
+        VideoError: a file that cannot be decoded; trying again would not help.
+    """
+    if stream.scheme == "file":
+        return _paced(_of_file(Path(stream.url), loop=live.loop), live.pace, live.max_latency_s, tick)
+    frames = _of_network(stream, live)
+    if _is_playlist(stream):  # segments come whole, faster than they play
+        return _paced((received.frame for received in frames), 1.0, live.max_latency_s, tick)
+    return keeping_up(frames)
+
+
+def _of_file(path: Path, *, loop: bool) -> Iterator[Frame]:
+    """A file's frames; looped, its time goes on as if the next round had been recorded right after the last one."""
+    video = Video(path.stem or str(path), path, "frames" if path.is_dir() else "file")
+    if video.kind == "frames":
+        raise VideoError("open", "NotAStream", f"'{path}' is a folder: give a file, a device or a URL")
+    offset = 0.0
+    while True:
+        first: float | None = None
+        end = 0.0
+        for frame in decode(video):
+            seconds = frame.seconds or 0.0
+            first = seconds if first is None else first
+            end = seconds + (frame.duration or 0.0)
+            yield Frame(frame.picture, seconds + offset, frame.duration, frame.display)
+        if not loop or first is None or end <= first:
+            return
+        offset += end - first
+
+
+def _paced(frames: Iterator[Frame], pace: float, behind_s: float, tick: Tick) -> Iterator[Received]:
+    """Hold frames back until they are due. Who falls behind by more than ``behind_s`` plays on from there, later."""
+    began: float | None = None
+    for frame in frames:
+        seconds = (frame.seconds or 0.0) / pace
+        now = time.monotonic()
+        if began is None or now - (began + seconds) > behind_s:
+            began = now - seconds
+        due = began + seconds
+        while (wait := due - time.monotonic()) > 0:
+            tick()
+            time.sleep(min(wait, SLICE_S))
+        yield Received(frame, due)
+
+
+def _of_network(stream: StreamConfig, live: LiveConfig) -> Iterator[Received]:
+    """What a camera sends, each frame as soon as it is decoded; damaged pictures are left out."""
+    try:
+        container = _open(stream, live)
+    except av.FFmpegError as error:
+        raise SourceError(f"cannot be opened ({_said(error)})") from None
+    except ValueError as error:  # PyAV's, for formats that this FFmpeg does not have
+        raise SourceError(f"cannot be opened (this FFmpeg has no {error})") from None
+    with container:
+        if not container.streams.video or container.streams.video[0].codec_context is None:
+            raise SourceError("has no video that can be decoded here")
+        video = container.streams.video[0]
+        codec = video.codec_context
+        codec.thread_count, codec.thread_type = 1, "NONE"
+        base = float(video.time_base or 0)
+        connected = time.monotonic()
+        packets = container.demux(video)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                raise SourceError("has ended") from None
+            except av.FFmpegError as error:
+                raise SourceError(f"cannot be read on ({_said(error)})") from None
+            at = time.monotonic()
+            if not packet.size:
+                continue
+            try:
+                pictures = codec.decode(packet)
+            except av.FFmpegError:  # lost or garbled packets: the next whole picture will do
+                continue
+            for picture in pictures:
+                if picture.is_corrupt:
+                    continue
+                seconds = at - connected if picture.pts is None else picture.pts * base
+                lasts = picture.duration * base if picture.duration else None
+                yield Received(Frame(picture, seconds, lasts), at)
+
+
+def keeping_up(frames: Iterator[Received]) -> Iterator[Received]:
+    """The same frames, until they come late for a while: then this machine does not keep up, and a queue has grown.
+
+    Raises:
+        SourceError: that.
+    """
+    base: float | None = None
+    last_at = behind_since = 0.0
+    for received in frames:
+        seconds, at = received.frame.seconds or 0.0, received.at
+        offset = at - seconds
+        base = offset if base is None else min(offset, base + DRIFT * (at - last_at))
+        last_at = at
+        if offset - base <= BEHIND_S:
+            behind_since = at
+        elif at - behind_since > BEHIND_FOR_S:
+            raise SourceError(f"is read {offset - base:.1f} s late, so it is connected anew")
+        yield received
+
+
+def _open(stream: StreamConfig, live: LiveConfig) -> av.container.InputContainer:
+    scheme = stream.scheme
+    timeouts = (live.open_timeout_s, 2 * live.stall_s)  # stalls are the supervisor's to notice; this is for the rest
+    if scheme == "device":
+        return av.open(stream.url, "r", format="v4l2", timeout=timeouts)
+    options = {
+        "protocol_whitelist": WHITELISTS[scheme] + (",crypto" if _is_playlist(stream) else ""),
+        "analyzeduration": str(round(ANALYZE_S * 1_000_000)),
+    }
+    if scheme in ("rtsp", "rtsps"):
+        options["analyzeduration"] = str(round(ANALYZE_RTSP_S * 1_000_000))
+        options["rtsp_transport"] = "tcp" if scheme == "rtsps" else live.rtsp_transport
+        options["allowed_media_types"] = "video"
+    form = "mpegts" if scheme in ("udp", "tcp", "srt") else None
+    return av.open(stream.url, "r", format=form, container_options=options, timeout=timeouts, metadata_errors="replace")
+
+
+def _is_playlist(stream: StreamConfig) -> bool:
+    return stream.scheme in ("http", "https") and urlsplit(stream.url).path.lower().endswith(".m3u8")
+
+
+def _said(error: av.FFmpegError) -> str:
+    """libav's words without the URL that its exceptions carry along."""
+    if isinstance(error, av.ExitError):
+        return "it did not answer in time"
+    return str(error.strerror or type(error).__name__)
