@@ -1,0 +1,176 @@
+"""``clipmux live`` as a person uses it, on files that are played at a pace."""
+
+from __future__ import annotations
+
+import json
+import signal
+from fractions import Fraction
+from pathlib import Path
+
+import psutil
+import pytest
+from command import clipmux
+from live_command import children, events_of, listed, running, until
+
+from clipmux.bench.videos import write_short_videos
+
+
+@pytest.fixture(scope="session")
+def cameras(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two videos of four seconds at 25 frames a second: moving left, and right."""
+    folder = tmp_path_factory.mktemp("cameras")
+    return [
+        video.path
+        for video in write_short_videos(folder, 2, frames=100, size=(160, 120), rate=Fraction(25), distinct=2)
+    ]
+
+
+def test_files_play_to_their_end_and_their_events_are_told(cameras: list[Path], tmp_path: Path) -> None:
+    output, log = tmp_path / "events.jsonl", tmp_path / "log"
+    done = clipmux("live", *cameras, "--model", "demo", "--pace", 4, "--output", output, "--log", log)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    events = events_of(output.read_text())
+    told = {(event["stream"], event["event"], event["label"], event["connection"]) for event in events}
+    assert told >= {
+        (f"{number}_{label}", event, label, 1)
+        for number, label in (("00", "left"), ("01", "right"))
+        for event in ("started", "ended")
+    }
+    for event in events:
+        assert event["event"] == "started" or 0 <= event["start_s"] < event["end_s"] <= 4.05
+    assert "00_left: live" in done.stderr
+    assert "00_left: ended" in done.stderr
+
+
+def test_events_go_to_standard_output_unless_a_file_is_named(cameras: list[Path]) -> None:
+    done = clipmux("live", cameras[0], "--model", "demo", "--pace", 4)
+    assert done.returncode == 0, done.stderr
+    assert {event["event"] for event in events_of(done.stdout)} == {"started", "ended"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_open_events_and_everything_in_order(cameras: list[Path], number: int) -> None:
+    with running(cameras[0], "--model", "demo", "--loop") as (process, _):
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "started"
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+    assert events_of(rest)[-1]["event"] == "ended"
+
+
+def test_streams_come_and_go_with_their_file_and_the_others_are_not_touched(
+    cameras: list[Path], tmp_path: Path
+) -> None:
+    left, right = cameras
+    streams = listed(tmp_path / "streams.toml", {"a": (left, ""), "b": (right, "")})
+    with running("--streams", streams, "--model", "demo", "--loop") as (process, said):
+        until(lambda: {"a: live", "b: live"} <= set(said.read_text().splitlines()))
+        before = {child.pid for child in children(process, "camera")}
+        listed(streams, {"a": (left, "enter = 0.7\nweight = 2\n"), "c": (right, "")})
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "c: live" in said.read_text())
+        after = {child.pid for child in children(process, "camera")}
+        assert len(before & after) == 1
+        assert len(after) == 2
+        streams.write_text('[[stream]]\nname = "a"\n')
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "the streams stay as they were" in said.read_text())
+        assert "no url in stream 1" in said.read_text()
+        assert {child.pid for child in children(process, "camera")} == after
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_camera_process_that_dies_or_hangs_is_replaced(cameras: list[Path], tmp_path: Path, number: int) -> None:
+    with running(*cameras, "--model", "demo", "--loop", "--stall", 2) as (process, said):
+        until(lambda: said.read_text().count(": live") == 2)
+        first = children(process, "camera")
+        victim = next(child for child in first if str(cameras[0]) not in " ".join(child.cmdline()))
+        victim.send_signal(number)
+        until(lambda: said.read_text().count(": live") == 3)
+        after = {child.pid for child in children(process, "camera")}
+        assert len(after & {child.pid for child in first}) == 1
+        state = "reconnecting" if number == signal.SIGKILL else "stalled"
+        assert f": {state} (" in said.read_text()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("role", ["inference", "watcher"])
+def test_a_process_that_all_need_ends_the_command_with_a_sentence(
+    cameras: list[Path], tmp_path: Path, role: str
+) -> None:
+    with running(cameras[0], "--model", "demo", "--loop", "--log", tmp_path / "log") as (process, said):
+        until(lambda: ": live" in said.read_text())
+        children(process, role)[0].kill()
+        process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert f"clipmux: the {role} process was killed by SIGKILL" in said.read_text()
+
+
+def test_more_than_the_device_can_do_is_dropped_from_whom_it_is_fair_to_drop(
+    cameras: list[Path], tmp_path: Path, null_model: Path
+) -> None:
+    """``null`` at 10 clips a second, and 12 a second from either stream, one with four times the weight."""
+    streams = listed(tmp_path / "streams.toml", {"a": (cameras[0], "weight = 4"), "b": (cameras[1], "weight = 1")})
+    log = tmp_path / "log"
+    done = clipmux(
+        "live", "--streams", streams, "--model", null_model, "--backend", "null", "--null-delay", "0+100",
+        "--stride-s", 0.08, "--max-latency", 0.5, "--max-batch", 1, "--log", log,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = [json.loads(line.split("figures: ")[1]) for line in log.read_text().splitlines() if "figures: " in line]
+    (inference,) = [told for told in figures if told["role"] == "inference"]
+    drops = inference["drops"]
+    assert (
+        inference["clips"] + sum(drops.values()) == 2 * 44
+    )  # windows of 16 in 100 frames, every other one, and an end
+    assert drops["1"] > 2 * drops.get("0", 0)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["a.mp4"], "no --model"),
+        (["--model", "demo"], "no sources"),
+        (["gopher://a/b", "--model", "demo"], "scheme 'gopher'"),
+        (["rtsp:///cam", "--model", "demo"], "host"),
+        (["none.mp4", "--model", "demo"], "there is no file 'none.mp4'"),
+        (["{text}", "--model", "demo"], "cannot be read as a video"),
+        (["{video}", "{video}", "--model", "demo"], "two streams are called"),
+        (["{video}", "--model", "none"], "no model folder at 'none'"),
+        (["--streams", "none.toml", "--model", "demo"], "'none.toml' cannot be read"),
+        (["{video}", "--model", "demo", "--max-latency", "0"], "--max-latency is 0.0"),
+        (["{video}", "--model", "demo", "--http", "8080"], "--http is '8080'"),
+        (["{video}", "--model", "demo", "--log", "/none/log"], "--log '/none/log'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    cameras: list[Path], tmp_path: Path, args: list[str], said: str
+) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    done = clipmux("live", *(arg.format(text=tmp_path / "text.mp4", video=cameras[0]) for arg in args))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.startswith("clipmux: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_credentials_are_nowhere_to_be_seen(tmp_path: Path) -> None:
+    """Neither in what is said, nor in the log, nor in what any process shows of itself."""
+    streams = listed(tmp_path / "streams.toml", {"door": ("rtsp://admin:hunter2@127.0.0.1:9/cam?token=hunter3", "")})
+    log = tmp_path / "log"
+    with running("--streams", streams, "--model", "demo", "--log", log) as (process, said):
+        until(lambda: "door: reconnecting" in said.read_text())
+        shown = " ".join(part for child in psutil.Process(process.pid).children() for part in child.cmdline())
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    until(lambda: "refused" in log.read_text())
+    for text in (shown, said.read_text(), log.read_text()):
+        assert "hunter" not in text
+        assert "admin" not in text
