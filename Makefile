@@ -2,6 +2,7 @@
 # make run VIDEOS=folder MODEL=folder  classify your own videos
 # make test                            every check: ruff, mypy, pytest
 # make bench [VIDEOS=folder]           every measurement of docs/benchmarks.md, for some hours, into runs/bench
+# make live-faults                     cameras that fail, for some minutes, as root (a network link is cut)
 # make dev                             an editable install that editors can follow
 # Nothing is needed but make and Python 3.10 or newer with venv; all else goes into .venv.
 
@@ -16,7 +17,7 @@ PACKAGES := engine workers build bench
 SOURCES := $(shell find $(PACKAGES) -type f -not -path '*/__pycache__/*' -not -path 'build/__editable__*')
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test lint types unit bench dev clean
+.PHONY: run test lint types unit live-faults bench dev clean
 
 run: .venv/installed
 ifeq ($(VIDEOS),)
@@ -36,6 +37,9 @@ types: .venv/checks .venv/installed
 
 unit: .venv/checks .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal  # a worker per core: no threads besides
+
+live-faults: .venv/checks .venv/installed
+	$(BIN)/python tests/live_faults.py
 
 # Results that are there are kept: an interrupted session goes on where it was. What each one is for: docs/benchmarks.md
 BENCH ?= runs/bench
