@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -124,8 +125,20 @@ def test_a_full_disk_is_said_and_what_waited_is_written_once_there_is_room(
 # --- webhook ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that nobody trusts yet, and its key."""
+    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    made += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*made, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files
+
+
 @contextmanager
-def web_server(answers: list[int]) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
+def web_server(
+    answers: list[int], certificate: tuple[Path, Path] | None = None
+) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
     """A server that gives these answers, one after the other, then 200; and what it was sent."""
     got: list[tuple[str, dict[str, str], bytes]] = []
 
@@ -141,6 +154,10 @@ def web_server(answers: list[int]) -> Iterator[tuple[str, list[tuple[str, dict[s
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*certificate)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -197,6 +214,23 @@ def test_a_webhook_that_never_answers_is_given_up_on_in_time(caplog: pytest.LogC
         sink.close(5)
 
 
+def test_https_is_for_servers_that_are_trusted(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with web_server([], certificate) as (place, got):
+        sink = Sink(WebhookDelivery(f"https://{place}/"))
+        sink.put(b"{}")
+        wait_for(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+        sink.close(0)
+        assert got == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        sink = Sink(WebhookDelivery(f"https://{place}/"))
+        sink.put(b"{}")
+        wait_for(lambda: sink.delivered == 1)
+        sink.close(5)
+    assert [body for _, _, body in got] == [b"{}"]
+
+
 @pytest.mark.parametrize(
     "url",
     ["example.org/x", "file:///etc/passwd", "http://", "http://a b/", "http://[::1", "http://x:99999/", "http://ä/"],
@@ -216,13 +250,14 @@ def test_addresses_show_no_credentials_and_no_path() -> None:
 
 
 @contextmanager
-def broker(port: int, folder: Path) -> Iterator[None]:
+def broker(port: int, folder: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[None]:
     if MOSQUITTO is None:
         if os.environ.get("CI"):
             pytest.fail("mosquitto is not installed")
         pytest.skip("Debian's package mosquitto is not installed")
     settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    tls = "" if certificate is None else f"certfile {certificate[0]}\nkeyfile {certificate[1]}\n"
+    settings.write_text(f"user root\nlistener {port} 127.0.0.1\n{tls}allow_anonymous true\npersistence false\n")
     with subprocess.Popen([MOSQUITTO, "-c", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as it:
         try:
             wait_for(lambda: _listens(port))
@@ -264,3 +299,26 @@ def test_a_broker_gets_every_event_also_what_came_while_it_was_away(tmp_path: Pa
         sink.close(5)
     assert {topic for topic, _ in got} == {"site/events"}
     assert [body for _, body in got][-5:] == numbered(5, first=1)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # paho leaves that socket to be collected
+def test_mqtts_is_for_brokers_that_are_trusted(
+    certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("paho.mqtt.client")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with broker(port, tmp_path, certificate):
+        sink = Sink(MqttDelivery(f"mqtts://127.0.0.1:{port}", timeout_s=0.5))
+        sink.put(b"{}")
+        wait_for(lambda: f"mqtts://127.0.0.1:{port} cannot be reached" in caplog.text)
+        assert sink.delivered == 0
+        sink.close(5)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        sink = Sink(MqttDelivery(f"mqtts://127.0.0.1:{port}"))
+        sink.put(b"{}")
+        wait_for(lambda: sink.delivered == 1)
+        sink.close(5)

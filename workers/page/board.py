@@ -20,6 +20,7 @@ EVENTS_KEPT = 200
 SLOW_S = 10.0
 """A browser that takes nothing for so long is cut off."""
 STILL_HERE_S = 10.0
+NOTHING = b'{"at": 0, "totals": {"streams": 0, "live": 0, "clips": 0, "dropped": 0, "events": 0}, "streams": []}'
 
 
 class Board:
@@ -29,7 +30,7 @@ class Board:
     """
 
     def __init__(self) -> None:
-        self.snapshot = b'{"at": 0, "totals": {}, "streams": []}'
+        self.snapshot = NOTHING
         self.names: frozenset[str] = frozenset()
         self.timelines: dict[str, list[Any]] = {}
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
@@ -48,11 +49,12 @@ class Board:
                 if isinstance(name, str) and isinstance(jpeg, bytes) and len(jpeg) <= THUMBNAIL_MOST:
                     self._call(self._thumbnail, name, jpeg)
             elif topic == b"snapshot":
-                self._call(self._snapshot, body, json.loads(body))
+                self._call(self._snapshot, body, frozenset(stream["name"] for stream in json.loads(body)["streams"]))
             elif topic == b"event":
-                self._call(self._event, json.loads(body))
+                self._call(self._happened, [_numbered(json.loads(body))])
             elif topic == b"history":
-                self._call(self._history, json.loads(body))
+                content = json.loads(body)
+                self._call(self._history, dict(content["timelines"]), [_numbered(one) for one in content["events"]])
         except Exception as error:  # a page must not end because of one message
             log.warning("a message of the feed was refused: %s", error)
 
@@ -87,10 +89,9 @@ class Board:
         with contextlib.suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _snapshot(self, body: bytes, content: dict[str, Any]) -> None:
-        self.snapshot = body
-        self.names = frozenset(stream["name"] for stream in content["streams"])
-        for name in self.thumbnails.keys() - self.names:
+    def _snapshot(self, body: bytes, names: frozenset[str]) -> None:
+        self.snapshot, self.names = body, names
+        for name in self.thumbnails.keys() - names:
             del self.thumbnails[name]
         self.version += 1
         self._tell()
@@ -99,17 +100,15 @@ class Board:
         if name in self.names:
             self.thumbnails[name] = jpeg
 
-    def _event(self, event: dict[str, Any]) -> None:
-        if not self.events or event["id"] > self.events[-1]["id"]:
-            self.events.append(event)
-            self._tell()
-
-    def _history(self, content: dict[str, Any]) -> None:
-        self.timelines = content["timelines"]
+    def _happened(self, events: list[dict[str, Any]]) -> None:
         known = self.events[-1]["id"] if self.events else 0
-        self.events.extend(event for event in content["events"] if event["id"] > known)
-        self.history_version += 1
+        self.events.extend(event for event in events if event["id"] > known)
         self._tell()
+
+    def _history(self, timelines: dict[str, list[Any]], events: list[dict[str, Any]]) -> None:
+        self.timelines = timelines
+        self.history_version += 1
+        self._happened(events)
 
     def _tell(self) -> None:
         for news in self._news:
@@ -139,6 +138,12 @@ async def news_of(board: Board, gone: asyncio.Future[None]) -> AsyncGenerator[by
             waiting.cancel()
             if not done:
                 yield b": still here\n\n"
+
+
+def _numbered(event: dict[str, Any]) -> dict[str, Any]:
+    if type(event["id"]) is not int:
+        raise TypeError("an event's number is no whole number")
+    return event
 
 
 def _message(kind: str, body: bytes) -> bytes:

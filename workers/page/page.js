@@ -16,10 +16,21 @@ function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// A label's own hue if that is free, so that it stays the same; else the next free one, while there are any.
+const hues = new Map(), taken = new Set();
+function hueOf(label) {
+  if (hues.has(label)) return hues.get(label);
+  let place = 0;
+  for (const character of label) place = (place * 31 + character.codePointAt(0)) % 65521;
+  place %= HUES.length;
+  while (taken.has(place) && taken.size < HUES.length) place = (place + 1) % HUES.length;
+  taken.add(place);
+  hues.set(label, HUES[place]);
+  return HUES[place];
+}
+
 function colourOf(label) {
-  let hash = 0;
-  for (const character of label) hash = (hash * 31 + character.codePointAt(0)) >>> 0;
-  const hue = HUES[hash % HUES.length];
+  const hue = hueOf(label);
   return dark.matches ? `hsl(${hue} 42% 62%)` : `hsl(${hue} 48% 42%)`;
 }
 

@@ -22,6 +22,8 @@ from .guard import Guard, Http
 log = logging.getLogger(__name__)
 
 CONNECTIONS_MOST = 256
+REQUEST_S = 5.0
+"""A connection on which no request is being answered is closed after so long at most."""
 
 
 def run(setting: Setting, context: Context, link: Link) -> None:
@@ -49,7 +51,7 @@ class Page:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=impatient_protocol(),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -93,6 +95,31 @@ class Page:
             asyncio.run(serve())
         except Exception:
             log.exception("the page's HTTP server met an unexpected error")
+
+
+def impatient_protocol() -> type[asyncio.Protocol]:
+    """uvicorn's HTTP, which waits for a request for ever, with an end to that: others want the connection."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._look_again()
+
+        def _look_again(self) -> None:
+            self._looking = self.loop.call_later(REQUEST_S, self._look)
+
+        def _look(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+            else:
+                self._look_again()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._looking.cancel()
+            super().connection_lost(exc)
+
+    return Impatient
 
 
 def _listen(http: Http) -> socket.socket:
