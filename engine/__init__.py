@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .api import Engine
     from .errors import ClipmuxError, ModelError, UsageError, VideoError
     from .prediction import ClipPrediction, LabelScore, Prediction
+    from .streams import StreamConfig
 
 __all__ = [
     "ClipPrediction",
@@ -25,11 +26,12 @@ __all__ = [
     "LabelScore",
     "ModelError",
     "Prediction",
+    "StreamConfig",
     "UsageError",
     "VideoError",
 ]
 
-_HOMES = {"api": ["Engine"], "prediction": ["ClipPrediction", "LabelScore", "Prediction"]}
+_HOMES = {"api": ["Engine"], "prediction": ["ClipPrediction", "LabelScore", "Prediction"], "streams": ["StreamConfig"]}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .streams import StreamConfig
 
 
 class Engine:
@@ -82,6 +86,42 @@ class Engine:
             self._busy = False
             if not finished:
                 self.close()
+
+    async def watch(
+        self, sources: Iterable[str | os.PathLike[str] | StreamConfig], **options: Any
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Watch streams; yields events as they happen, each like a line of ``clipmux live --output``.
+
+        It ends when every stream has ended, which files do and cameras never. Breaking off is orderly once the iterator
+        is closed: by ``contextlib.aclosing``, or by cancelling the task. A clip waits 0.03 s at most for its batch to
+        fill, as with ``clipmux live``, unless this engine's ``max_delay_s`` is less.
+
+        Args:
+            sources: URLs, files and devices, or ``StreamConfig`` where one has a name, labels and thresholds.
+            options: the fields of ``LiveConfig`` (``max_latency_s``, ``stall_s``, ``output``, ``webhook`` …).
+
+        Raises:
+            UsageError: a stream or an option cannot be.
+            ClipmuxError: what all streams need has failed.
+
+        Example:
+            >>> async def main():  # doctest: +SKIP
+            ...     async for event in Engine("model").watch(["rtsp://10.0.0.7/cam"]):
+            ...         print(event["stream"], event["event"], event["label"])
+        """
+        from .awaiting import watch
+        from .streams import LiveConfig, StreamConfig, check_streams, streams_of
+
+        streams = [
+            source if isinstance(source, StreamConfig) else streams_of([os.fspath(source)])[0] for source in sources
+        ]
+        options = {"max_streams": max(1, len(streams)), **options}
+        live = LiveConfig(model=self._config.model, **options)
+        check_streams(streams, self._model.labels, live.max_streams)
+        config = dataclasses.replace(self._config, max_delay_s=min(self._config.max_delay_s, 0.03))
+        async with contextlib.aclosing(watch(config, live, self._model, streams)) as events:
+            async for event in events:
+                yield event
 
     def close(self) -> None:
         """End all processes. The engine can be used again: they start anew."""

@@ -1,17 +1,23 @@
-"""The page in a real Chromium: what a person sees, on a watcher's real feed."""
+"""The page in a real Chromium: what a person sees, on a watcher's real feed and on ``clipmux live`` itself."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from chromium import Browser, browser
+from command import started
 from stage import LABELS, Stage, stage, told
 
+from clipmux.build.shapes import Scene
 from clipmux.engine.messages import Hello
 
 NASTY = '<img src=x onerror="document.title=1">'
@@ -144,3 +150,44 @@ def test_an_event_shows_within_a_second_of_its_time(page: Browser, play: Stage) 
     late = until(lambda: len(found := page.run("return late")) == 5 and found)
     # An event's time is the start of its first clip, 640 ms before it ends; the best of five, for a machine may be busy
     assert min(late) < 640 + 1000, late
+
+
+def test_of_the_real_command_a_camera_dies_and_comes_back(page: Browser, tmp_path: Path) -> None:
+    from media import write_video
+
+    for number, label in enumerate(("left", "clockwise")):
+        scene = Scene(label, 2_000_000 + number, 120, 160, 25.0)
+        write_video(tmp_path / f"{label}.mp4", [scene.frame(index) for index in range(100)])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    files = sorted(tmp_path.glob("*.mp4"))
+    options = ["--model", "demo", "--loop", "--stall", 1, "--http", f"127.0.0.1:{port}"]
+    process = started("live", *files, *options, "--output", tmp_path / "events.jsonl")
+    try:
+        until(lambda: _answers(port))
+        page.open(url)
+        until(lambda: page.texts(TILES) == ["clockwise", "left"])
+        until(lambda: page.texts(STATES) == ["live", "live"])
+        until(lambda: page.texts(".tile .labels li:first-child .label") == ["clockwise", "left"])
+        until(lambda: all(page.run("return [...document.querySelectorAll('.tile img')].map((it) => it.naturalWidth)")))
+        until(lambda: {"clockwise", "left"} <= set(page.texts("#events b")))
+        page.run(
+            "window.seen = new Set(); new MutationObserver(() => seen.add(document.querySelector('.state').innerText))"
+            ".observe(document.querySelector('.tile'), {subtree: true, childList: true, characterData: true})"
+        )
+        children = psutil.Process(process.pid).children()
+        camera = next(child for child in children if any(part.startswith("camera-") for part in child.cmdline()))
+        camera.send_signal(signal.SIGSTOP)
+        until(lambda: "stalled" in page.run("return [...seen]"))
+        until(lambda: page.texts(STATES) == ["live", "live"])
+        assert_quiet(page, url)
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=20)
+    assert process.returncode == 0, said
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
