@@ -79,7 +79,9 @@ class WholeLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             os.write(self._fd, self.format(record).encode(errors="backslashreplace") + b"\n")
-        except Exception:  # as every handler does: a log that cannot be written stops nobody
+        except OSError:  # its disk is full, which whoever writes results says
+            return
+        except Exception:  # as every handler does: a record that cannot be written stops nobody
             self.handleError(record)
 
 

@@ -64,13 +64,13 @@ def run_videos(
     """
     model = read_model(config.model)
     folder = RunFolder(output, decides=_decides(config, model), resume=resume)
-    before = folder.outcomes() if resume else {}
-    todo = [video for video in listing.videos if video.video_id not in before]
-    resumed = len(listing.videos) - len(todo)
-    config = config.for_videos(len(todo), model)
     observer = observer or Observer()
-    supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log, observer=observer)
-    with log_supervisor(folder.log, form=observer.log_format):
+    with folder.held(), log_supervisor(folder.log, form=observer.log_format):
+        before = folder.outcomes() if resume else {}
+        todo = [video for video in listing.videos if video.video_id not in before]
+        resumed = len(listing.videos) - len(todo)
+        config = config.for_videos(len(todo), model)
+        supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log, observer=observer)
         _say_what_is_done(listing, resumed, output, console)
         if observer.shown_at:
             log.info("metrics and health are shown at %s", observer.shown_at)

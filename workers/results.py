@@ -3,14 +3,21 @@
 ``results.jsonl`` and ``failures.jsonl`` (with ``--segments`` also ``segments.jsonl``) are the journal, a line per
 video as it finishes; ``results.json`` (the reference's format) and ``summary.json`` are written whole at the end;
 ``run.json`` says what the run was asked for.
+
+Who writes holds a lock that ends with its process: a supervisor that of the folder, a collector that of its journal. A
+resumed run thus reads the journal only once a collector that outlived its supervisor for a moment has written its last.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Container, Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,25 +32,33 @@ SEGMENTS = "segments.jsonl"
 FORMAT = 1
 LINE_LONGEST = 2 * HEADER_MOST
 """Bytes of a line: what the longest message says, in JSON."""
+BEGUN = frozenset(("run.log", "run.json.part"))
+"""All that there is of a run that was killed while it began."""
+PATIENCE_S = 5.0
+"""How long the last writer of a journal may take to end: children live 2 s longer than their supervisor at most."""
 
 
 class Journal:
-    """Appends outcomes to a run folder, whole lines only.
+    """Appends outcomes to a run folder, whole lines only, and one process at a time.
 
     Args:
         folder: the run folder.
         segments: videos have segments too.
 
     Raises:
-        ClipmuxError: it cannot be written.
+        ClipmuxError: it cannot be written, or somebody else is writing it.
     """
 
     def __init__(self, folder: Path, *, segments: bool = False) -> None:
-        self._files = {name: _open_for_lines(folder / name) for name in (RESULTS, FAILURES)}
         self._dirty: set[str] = set()
-        if segments:
-            _keep_finished(folder)
-            self._files[SEGMENTS] = _open_for_lines(folder / SEGMENTS)
+        with contextlib.ExitStack() as opened:
+            self._files = {name: opened.enter_context(_open_for_lines(folder / name)) for name in (RESULTS, FAILURES)}
+            _lock_journal(self._files[RESULTS])
+            if segments:
+                _keep_finished(folder)
+                self._files[SEGMENTS] = opened.enter_context(_open_for_lines(folder / SEGMENTS))
+            opened.pop_all()
+        _sync_folder(folder)
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one outcome (``Prediction.to_json()``); on return a crash of this process cannot lose it.
@@ -64,15 +79,21 @@ class Journal:
     def _append(self, name: str, line: dict[str, Any]) -> None:
         file = self._files[name]
         with _named_errors(file.name):
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            file.flush()
+            _append(file, json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self._dirty.add(name)
 
     def sync(self) -> None:
-        """On return a crash of the machine cannot lose what was written either."""
-        for name in sorted(self._dirty):
-            with _named_errors(self._files[name].name):
-                os.fsync(self._files[name].fileno())
+        """On return a crash of the machine cannot lose what was written either.
+
+        Raises:
+            ClipmuxError: the disk is full or gone, or the run folder is no longer there.
+        """
+        for name in sorted(self._dirty, reverse=True):  # segments before the results that they belong to
+            file = self._files[name]
+            with _named_errors(file.name):
+                os.fsync(file.fileno())
+                if not os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat()):
+                    raise OSError(errno.ENOENT, "another file is there now")
         self._dirty.clear()
 
     def close(self) -> None:
@@ -99,7 +120,7 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            existing = sorted(entry.name for entry in path.iterdir())
+            existing = {entry.name for entry in path.iterdir()} - BEGUN
             if existing and not resume:
                 remedy = "give another --output" + (", or --resume to go on with it" if "run.json" in existing else "")
                 raise UsageError(f"the run folder '{path}' is not empty: {remedy}")
@@ -120,13 +141,33 @@ class RunFolder:
     def log(self) -> Path:
         return self.path / "run.log"
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out of the folder.
+
+        Raises:
+            UsageError: one is in it.
+        """
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            if not _lock(folder, patience_s=0.0):
+                raise UsageError(f"another run is writing to '{self.path}': wait for its end, or give another --output")
+            yield
+        finally:
+            os.close(folder)
+
     def outcomes(self) -> dict[str, bool]:
-        """The video ids that have an outcome, and whether it is a result; repairs a torn last line."""
+        """The video ids that have an outcome, and whether it is a result; repairs a torn last line.
+
+        Raises:
+            ClipmuxError: a line is not one that we wrote, or somebody is still writing.
+        """
         found: dict[str, bool] = {}
-        for name in (FAILURES, RESULTS):
-            _repair(self.path / name)
-            for _, line in read_lines(self.path / name):
-                found[line["video_id"]] = name == RESULTS
+        with _alone(self.path):
+            for name in (FAILURES, RESULTS):
+                _repair(self.path / name)
+                for _, line in read_lines(self.path / name):
+                    found[line["video_id"]] = name == RESULTS
         return found
 
     def write_results(self, order: Iterable[str]) -> None:
@@ -166,12 +207,27 @@ class RunFolder:
             before = None
         if not isinstance(before, dict):
             raise UsageError(f"'{self.path}' is not a run folder (no run.json to read): give another --output")
-        for key, value in asked.items():
-            if before.get(key) != value:
-                raise UsageError(
-                    f"the run in '{self.path}' has {key} {before.get(key)!r}, this one {value!r}: "
-                    "resume with the same, or give another --output"
-                )
+        differences = [
+            f"{key} {before.get(key)!r}, this one {value!r}" for key, value in asked.items() if before.get(key) != value
+        ]
+        if differences:
+            raise UsageError(
+                f"the run in '{self.path}' has {'; '.join(differences)}: resume with the same, or give another --output"
+            )
+
+
+def recover(folder: Path, wanted: Container[str]) -> Iterator[dict[str, Any]]:
+    """What the journal of a dead collector has of these videos; repairs a torn last line first.
+
+    Raises:
+        ClipmuxError: a line is not one that we wrote, or somebody is still writing.
+    """
+    with _alone(folder):
+        for name in (RESULTS, FAILURES):
+            _repair(folder / name)
+            for _, line in read_lines(folder / name):
+                if line["video_id"] in wanted:
+                    yield line
 
 
 def reference_entry(line: dict[str, Any]) -> list[dict[str, Any]]:
@@ -231,12 +287,18 @@ def write_json(path: Path, content: object) -> None:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(path.name + ".part")
-    with _named_errors(str(path)):
-        with temporary.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
+    try:
+        with _named_errors(str(path)):
+            with temporary.open("wb") as out:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 @contextlib.contextmanager
@@ -244,14 +306,78 @@ def _named_errors(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = "mend that"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "make room for it"
+        elif error.errno in (errno.ENOENT, errno.ESTALE):
+            remedy = "the run folder was moved or removed while it was written, put it back"
         raise ClipmuxError(
-            f"'{path}' cannot be written ({error.strerror}): make room for it, then go on with --resume"
+            f"'{path}' cannot be written ({error.strerror}): {remedy}, then go on with --resume"
         ) from None
 
 
-def _open_for_lines(path: Path) -> BinaryIO:
+def _open_for_lines(path: Path) -> FileIO:
     with _named_errors(str(path)):
-        return path.open("ab")
+        return path.open("ab", buffering=0)
+
+
+def _append(file: FileIO, line: bytes) -> None:
+    """All of a line or, if there is no room for it, nothing of it."""
+    end = file.seek(0, os.SEEK_END)
+    left = memoryview(line)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(end)
+        raise
+
+
+def _sync_folder(path: Path) -> None:
+    """Names of new files survive a crash of the machine too, where folders can be synchronised."""
+    with contextlib.suppress(OSError):
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody writes the journal."""
+    path = folder / RESULTS
+    if not path.exists():
+        yield
+        return
+    with _open_for_lines(path) as file:
+        _lock_journal(file)
+        yield
+
+
+def _lock_journal(file: FileIO) -> None:
+    if not _lock(file.fileno(), patience_s=PATIENCE_S):
+        raise ClipmuxError(f"another process is writing '{file.name}': end it, then go on with --resume")
+
+
+def _lock(descriptor: int, *, patience_s: float) -> bool:
+    """Lock an open file or folder until it is closed, which the end of the process does too; False if others hold it.
+
+    Some network file systems have no locks; there it is up to the user not to start two runs in one folder.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        except OSError:
+            return True
+        else:
+            return True
 
 
 def _keep_finished(folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
 from clipmux.engine.messages import Segment
 from clipmux.engine.prediction import ClipPrediction, LabelScore, Prediction
-from clipmux.workers.results import FAILURES, RESULTS, Journal, RunFolder, read_lines, write_json
+from clipmux.workers.results import FAILURES, RESULTS, Journal, RunFolder, read_lines, recover, write_json
 
 ASKED = {"model": "r3d-50", "stride": 16, "per_clip": False}
 TOP = (LabelScore("archery", 0.75), LabelScore("bowling", 0.25))
@@ -162,6 +164,12 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path, key: str, value: object
     assert f"{key} {ASKED[key]!r}, this one {value!r}" in str(refusal.value)
 
 
+def test_every_difference_is_named(tmp_path: Path) -> None:
+    new(tmp_path / "run")
+    with pytest.raises(UsageError, match=r"stride 16, this one 8; per_clip False, this one True: resume with the same"):
+        RunFolder(tmp_path / "run", decides={**ASKED, "stride": 8, "per_clip": True}, resume=True)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"format": 2}'])
 def test_a_run_json_that_is_not_ours(tmp_path: Path, content: str) -> None:
     new(tmp_path / "run")
@@ -201,8 +209,84 @@ def test_a_full_disk_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
     journal = Journal(folder.path)
     with pytest.raises(ClipmuxError, match=r"results\.jsonl' cannot be written \(No space left.*--resume"):
         journal.write(predicted("a"))
-    with pytest.raises(ClipmuxError, match="No space left"):
+    journal.close()
+
+
+def test_a_line_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    """The disk takes a part of a line and no more; here it is a limit on the size of files that does."""
+    folder = new(tmp_path / "run")
+    journal = Journal(folder.path)
+    journal.write(predicted("a"))
+    whole = (folder.path / RESULTS).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, hard))
+    try:
+        with pytest.raises(ClipmuxError, match=r"cannot be written \(File too large\): make room"):
+            journal.write(predicted("b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (folder.path / RESULTS).read_bytes() == whole
+    journal.write(predicted("b"))
+    journal.close()
+    assert list(folder.outcomes()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_journal_that_was_taken_away_is_noticed(tmp_path: Path, replaced: bool) -> None:
+    folder = new(tmp_path / "run")
+    journal = Journal(folder.path)
+    journal.write(predicted("a"))
+    journal.sync()
+    folder.path.rename(tmp_path / "elsewhere")
+    if replaced:
+        folder.path.mkdir()
+        (folder.path / RESULTS).touch()
+    journal.write(predicted("b"))
+    with pytest.raises(
+        ClipmuxError, match=r"results\.jsonl' cannot be written \(.*: the run folder was moved or removed"
+    ):
+        journal.sync()
+    with pytest.raises(ClipmuxError, match="was moved or removed"):
         journal.close()
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    folder = new(tmp_path / "run")
+    with folder.held(), pytest.raises(UsageError, match="another run is writing to"), resumed(folder.path).held():
+        pass
+    with folder.held():
+        pass
+
+
+def test_who_reads_the_journal_waits_for_its_last_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = new(tmp_path / "run")
+    journal = Journal(folder.path)
+    journal.write(predicted("a"))
+    monkeypatch.setattr("clipmux.workers.results.PATIENCE_S", 0.1)
+    for look in (folder.outcomes, lambda: Journal(folder.path), lambda: list(recover(folder.path, {"a"}))):
+        with pytest.raises(ClipmuxError, match="another process is writing"):
+            look()
+    monkeypatch.undo()
+    end = threading.Timer(0.2, journal.close)
+    end.start()
+    assert folder.outcomes() == {"a": True}
+    end.join()
+
+
+def test_what_a_dead_collector_wrote_is_found_for_the_videos_that_are_asked_for(tmp_path: Path) -> None:
+    folder = new(tmp_path / "run")
+    write(folder, predicted("a"), failed("b"), predicted("c"))
+    with (folder.path / RESULTS).open("ab") as file:
+        file.write(b'{"video_id": "d", "path"')  # killed in the middle of a line
+    assert list(recover(folder.path, {"b", "c", "d"})) == [predicted("c"), failed("b")]
+    assert resumed(folder.path).outcomes() == {"a": True, "b": False, "c": True}
+
+
+def test_a_run_that_was_killed_while_it_began_can_begin_again(tmp_path: Path) -> None:
+    for left in ("run.log", "run.json.part"):
+        (tmp_path / left).touch()
+    assert resumed(tmp_path).fresh
+    assert not resumed(tmp_path).fresh
 
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -210,6 +294,7 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     write_json(path, {"videos": 1})
     with pytest.raises(TypeError):
         write_json(path, {"videos": object()})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
     assert json.loads(path.read_text()) == {"videos": 1}
     with path.open("rb") as before:
         write_json(path, {"videos": 2})
