@@ -178,7 +178,8 @@ def one_run(
     if not summary["clips"]:
         raise ClipmuxError("the run gave not one clip: see with 'clipmux run' what is wrong with the videos")
     buckets: list[tuple[float, int]] = next(
-        (values["latency_buckets"] for role, values in figures if role == "inference"), []
+        (values["latency_buckets"] for role, values in figures if role == "inference" and "latency_buckets" in values),
+        [],
     )
     return Run(
         videos=progress.done,

@@ -1,13 +1,14 @@
 """How a child process begins and ends, whatever its role.
 
 Its settings come as one line of JSON on standard input (``jail.begin`` reads it), which then stays open as the death
-pipe: when it ends, the supervisor is gone, however it died, and the child goes too. Nothing is inherited but that, an
-open log as standard error, a standard output whose closing tells the supervisor that the child has ended, and for those
-whom clips concern the descriptor of the clip memory.
+pipe: when it ends, the supervisor is gone, however it died, and the child goes too (engine/orphans.py). Nothing is
+inherited but that, an open log as standard error, a standard output whose closing tells the supervisor that the child
+has ended, and for those whom clips concern the descriptor of the clip memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import logging
@@ -23,7 +24,8 @@ from .control import Link
 from .errors import ClipmuxError, UsageError
 from .logs import TEXT, log_child
 from .messages import Failed
-from .sockets import Addresses, Context, remove_sockets
+from .orphans import end_the_others
+from .sockets import Addresses, Context
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,8 @@ def main(module: str, told: dict[str, Any]) -> None:
         status = 1
     link.close()
     context.destroy()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the disk of the log is full
+        sys.stderr.flush()
     os._exit(status)  # interpreters with native threads (codecs, devices) do not always end by themselves
 
 
@@ -97,5 +100,5 @@ def _keep_standard_output_open() -> None:
 
 def _die_with_parent(addresses: Addresses) -> None:
     sys.stdin.buffer.read()
-    remove_sockets(addresses)  # its supervisor can no longer tidy up
+    end_the_others(addresses.folder)
     os._exit(ORPHANED)

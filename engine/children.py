@@ -30,12 +30,17 @@ LIVE_MODULES = {
 CLIP_ROLES = frozenset({DECODER, CAMERA, INFERENCE})
 """Those whom the clip memory concerns."""
 BEGIN = (
-    "import sys; sys.path[:] = sys.argv[3:]; from clipmux.engine.jail import begin; told = begin(); "
+    "import sys; sys.path[:] = sys.argv[4:]; from clipmux.engine.orphans import be_woken; be_woken(); "
+    "from clipmux.engine.jail import begin; told = begin(); "
     "from clipmux.engine.child import main; main(sys.argv[1], told)"
 )
 """What a child executes: its own beginning, with our import path, so that it finds what we found and nothing else.
 
-It goes to jail before it imports anything that starts threads."""
+It goes to jail before it imports anything that starts threads. The folder of the sockets is among its arguments: that
+tells its siblings whose it is (engine/orphans.py)."""
+
+REAP_S = 5.0
+"""How long the end of a process may take once it has been killed or has closed its standard output."""
 
 
 @dataclass
@@ -52,19 +57,33 @@ class Child:
     left: bool = False
     counts: dict[str, Any] = field(default_factory=dict)
     assigned: int | None = None
+    opened: bool = False
     handed: set[int] = field(default_factory=set)
     last_progress: float = 0.0
-    stalled: bool = False
+    overdue: str = ""
+    last_words: str = ""
+    killed: float | None = None
     waiting: bool = False
     seat: int = -1
 
-    def reap(self) -> int:
-        """Wait for its end, which its standard output has announced or a kill has caused; returns its exit status."""
+    def kill(self) -> None:
+        """SIGKILL; after that it executes nothing of its own any more, even if the kernel cannot end it yet."""
+        self.killed = self.killed or time.monotonic()
+        self.process.kill()
+
+    def reap(self) -> int | None:
+        """Wait for its end, which its standard output has announced or a kill has caused.
+
+        Returns:
+            Its exit status; None if the kernel holds it in a call that does not return, of a disk or a device.
+        """
         try:
-            status = self.process.wait(timeout=5)
+            status = self.process.wait(timeout=REAP_S)
         except subprocess.TimeoutExpired:  # its standard output is closed, but it lives on
             self.process.kill()
-            status = self.process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=REAP_S)
+            status = self.process.returncode
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -82,7 +101,7 @@ def start_child(role: str, module: str, setting: Setting, *, log: BinaryIO, pass
         pass_fds: open descriptors that it inherits, under the same numbers.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", BEGIN, module, setting.name, *filter(None, sys.path)],
+        [sys.executable, "-c", BEGIN, module, setting.name, str(setting.addresses.folder), *filter(None, sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -97,8 +116,10 @@ def start_child(role: str, module: str, setting: Setting, *, log: BinaryIO, pass
     return Child(role, setting.name, process, process.stdout.fileno(), time.monotonic())
 
 
-def describe_exit(status: int) -> str:
+def describe_exit(status: int | None) -> str:
     """An exit status in words."""
+    if status is None:
+        return "was killed and does not end: a disk or a device does not answer it"
     if status >= 0:
         return f"ended with exit status {status}"
     try:

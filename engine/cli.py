@@ -111,7 +111,19 @@ def run(
     backend: Annotated[str, typer.Option(help="auto, openvino, magicmind, torch, or null (fixed scores).")] = "auto",
     null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
     max_delay: Annotated[float, typer.Option(help="Seconds a clip may wait for its batch to fill.")] = 0.25,
-    decode_timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a video fails.")] = 60.0,
+    start_timeout: Annotated[float, typer.Option(help="Seconds a process may take until it is ready.")] = 120.0,
+    open_timeout: Annotated[
+        float, typer.Option(help="Seconds to a video's first frame; then its decoder is replaced.")
+    ] = 60.0,
+    decode_timeout: Annotated[
+        float, typer.Option(help="Seconds to each further frame; then its decoder is replaced.")
+    ] = 60.0,
+    device_timeout: Annotated[
+        float, typer.Option(help="Seconds a call of the device may take; then inference restarts.")
+    ] = 60.0,
+    write_timeout: Annotated[
+        float, typer.Option(help="Seconds a result may take to be written; then the collector restarts.")
+    ] = 60.0,
     preprocess: Annotated[
         str, typer.Option(help="Frames to pixels: fast, or exact as the reference (differs by 1 of 255, rarely more).")
     ] = "fast",
@@ -180,7 +192,11 @@ def run(
         backend=backend,
         null_delay_ms=parse_delay(null_delay),
         max_delay_s=max_delay,
+        start_timeout_s=start_timeout,
+        open_timeout_s=open_timeout,
         decode_timeout_s=decode_timeout,
+        device_timeout_s=device_timeout,
+        write_timeout_s=write_timeout,
         queue_bytes=queue_memory << 20,
         preprocess=preprocess,
         clip_memory=clip_memory,

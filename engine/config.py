@@ -83,7 +83,11 @@ class EngineConfig:
         null_delay_ms: the null backend answers N clips after ``a + b·N`` milliseconds.
         max_delay_s: how long a clip may wait for its batch to fill while the device is idle.
         decode_threads: of each decoder's codec.
-        decode_timeout_s: a decoder that gives no frame for so long is killed and its video has failed.
+        start_timeout_s: a process that is not ready after so long is killed, and started again.
+        open_timeout_s: a decoder that gives no first frame of its video for so long is killed and replaced …
+        decode_timeout_s: … as is one that gives no further frame; the third time, the video has failed.
+        device_timeout_s: inference is killed and restarted if a call of the device does not return for so long.
+        write_timeout_s: so is the collector if it does not get a line written.
         queue_bytes: memory that clips on their way to the device may take, over all queues.
         preprocess: how a decoded frame becomes pixels, ``fast`` or ``exact``; see workers/preprocess.py.
         clip_memory: how they get there: ``shared`` memory, through the ``socket``, or ``auto``: shared where it can be
@@ -113,7 +117,11 @@ class EngineConfig:
     null_delay_ms: tuple[float, float] = (0.0, 0.0)
     max_delay_s: float = 0.25
     decode_threads: int = 1
+    start_timeout_s: float = 120.0
+    open_timeout_s: float = 60.0
     decode_timeout_s: float = 60.0
+    device_timeout_s: float = 60.0
+    write_timeout_s: float = 60.0
     queue_bytes: int = 256 << 20
     preprocess: str = FAST
     clip_memory: str = "auto"
@@ -145,7 +153,9 @@ class EngineConfig:
             "give two times in ms, at least 0",
         )
         need(self.max_delay_s >= 0, "--max-delay", self.max_delay_s, "give seconds, at least 0")
-        need(self.decode_timeout_s > 0, "--decode-timeout", self.decode_timeout_s, "give seconds above 0")
+        for watchdog in ("start", "open", "decode", "device", "write"):
+            seconds = getattr(self, f"{watchdog}_timeout_s")
+            need(1 <= seconds < math.inf, f"--{watchdog}-timeout", seconds, "give seconds, at least 1")
         need(self.queue_bytes >= 1 << 20, "--queue-memory", self.queue_bytes, "give at least 1 MiB")
         need(self.preprocess in PREPROCESSES, "--preprocess", self.preprocess, f"give one of {', '.join(PREPROCESSES)}")
         need(self.clip_memory in CLIP_MEMORIES, "--clip-memory", self.clip_memory, f"give {', '.join(CLIP_MEMORIES)}")

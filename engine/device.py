@@ -54,6 +54,8 @@ class Device(Generic[Tag]):
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._runners = [backend.open_runner() for _ in range(backend.runners)]
+        self._calls = [0.0] * backend.runners
+        """When each runner began the call that it is in; 0 if it is in none."""
         self._threads = [
             threading.Thread(target=self._work, args=(number, runner), name=f"runner-{number}", daemon=True)
             for number, runner in enumerate(self._runners)
@@ -75,6 +77,11 @@ class Device(Generic[Tag]):
     def free(self) -> bool:
         """A batch can be submitted now."""
         return bool(self._staging)
+
+    def longest_call_s(self) -> float:
+        """For how long the runner that has been at it longest has been in its call; 0 if none is in one."""
+        now = time.monotonic()
+        return max((now - began for began in self._calls if began), default=0.0)
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when ``finished`` has something."""
@@ -122,7 +129,7 @@ class Device(Generic[Tag]):
     def _work(self, number: int, runner: Runner) -> None:
         while (job := self._jobs.get()) is not None:
             staging, count, tag = job
-            start = time.monotonic()
+            start = self._calls[number] = time.monotonic()
             outcome: Result[Tag] | Exception
             try:
                 scores = softmax(runner.infer(staging[:count]))
@@ -133,6 +140,7 @@ class Device(Generic[Tag]):
                     outcome = RuntimeError("it gave scores that are no numbers, check the model's weights")
             except Exception as error:
                 outcome = error
+            self._calls[number] = 0.0
             self._results.put((staging, outcome))
             os.write(self._wake_write, b"\0")
 

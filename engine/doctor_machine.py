@@ -98,6 +98,21 @@ def available_memory() -> int:
     return free if limit is None else min(free, limit)
 
 
+def oom_kills(groups: Mapping[str, Path] | None = None, anywhere: Path = Path("/proc/vmstat")) -> int:
+    """Processes that the kernel has ended for want of memory: in our control group where it says so, else anywhere."""
+    groups = _control_groups() if groups is None else groups
+    counts = [
+        _read_or_nothing(groups[key] / name)
+        for key, name in (("", "memory.events"), ("memory", "memory.oom_control"))
+        if key in groups
+    ]
+    for text in (*counts, _read_or_nothing(anywhere)):
+        for line in text.splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
 def _memory_sizes() -> tuple[int, int]:
     """Bytes of memory: all, and free."""
     sizes = {

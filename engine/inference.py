@@ -23,7 +23,7 @@ from .fair import FairBatcher
 from .histogram import Histogram
 from .messages import Clip, Drops, Expect, Goodbye, Hello, Scores, Stop, Streams
 from .model import read_model
-from .sockets import Context, push_reports
+from .sockets import Context, push_reports, send_waiting
 from .stages import Stages
 from .streams import LiveConfig
 from .trace import Laps, Trace
@@ -162,7 +162,10 @@ class Inference:
             self._show(result)
             with self._stages.timed("send"):
                 keys, decoded_at = tuple(clip.key for clip in result.tag), tuple(clip.decoded_at for clip in result.tag)
-                self._reports.send_multipart(encode(Scores(keys, result.scores, decoded_at)))
+                send_waiting(self._reports, encode(Scores(keys, result.scores, decoded_at)), self._beat)
+        self._beat()
+
+    def _beat(self) -> None:
         if self._link.beat_due:
             self._link.beat(**self._counts())
 
@@ -186,7 +189,7 @@ class Inference:
         timeout = BEAT_EVERY_S
         due = self._batcher.due(time.monotonic())
         if due is not None and self._device.idle:
-            timeout = due if self._more else LAST_WAIT_S
+            timeout = min(timeout, due if self._more else LAST_WAIT_S)
         zmq.select(watched, [], [], math.ceil(timeout * 1000) / 1000)
 
     def _busy_share(self) -> float:
@@ -204,7 +207,11 @@ class Inference:
             "latency_s": self._latency.seconds,
             "refused": self._clips.refused,
             "drops": self._drops(),
-            "now": {"in_batcher": len(self._batcher), "in_device": self._in_device},
+            "now": {
+                "in_batcher": len(self._batcher),
+                "in_device": self._in_device,
+                "call_s": self._device.longest_call_s(),
+            },
         }
 
     def _show(self, result: Result[list[Clip]]) -> None:

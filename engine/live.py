@@ -42,7 +42,7 @@ from .messages import (
     Totals,
 )
 from .model import ModelFolder
-from .processes import START_TIMEOUT_S, STOP_S, Interrupted, Processes
+from .processes import STOP_S, Interrupted, Processes
 from .streams import LiveConfig, StreamConfig, check_streams
 from .wire import encode
 
@@ -326,7 +326,7 @@ class LiveSupervisor(Processes):
         stream.forget_camera()
         if child is not None and child.name in self._children:
             child.stopping = True
-            child.process.kill()
+            child.kill()
             self._reap(child)
 
     def _died(self, child: Child, how: str) -> None:
@@ -350,7 +350,7 @@ class LiveSupervisor(Processes):
             elif (child := stream.child) is not None and not stream.given_up and (why := self._overdue(stream, now)):
                 log.warning("%s %s: its camera process is replaced", stream.config.name, why)
                 stream.given_up = why
-                child.process.kill()
+                child.kill()
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             self._tell_totals(now)
@@ -365,7 +365,8 @@ class LiveSupervisor(Processes):
             return ""
         silent = now - max(child.started, child.last_progress)
         if not child.ready:
-            return f"was not ready after {START_TIMEOUT_S:g} s" if silent > START_TIMEOUT_S else ""
+            limit = self._config.start_timeout_s
+            return f"was not ready after {limit:g} s" if silent > limit else ""
         if stream.state != LIVE:
             limit = 2 * self._live.open_timeout_s + GRACE_S
             return f"gave no sign of life for {limit:g} s" if silent > limit else ""

@@ -313,6 +313,16 @@ class Assign:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """Decoder to supervisor: the first frame of this video is decoded."""
+
+    video: int
+
+    def __post_init__(self) -> None:
+        _whole("video", self.video)
+
+
+@dataclass(frozen=True)
 class Beat:
     """Child to supervisor, twice a second while busy: it makes progress. ``counts`` are totals so far."""
 
@@ -398,7 +408,7 @@ def _plain(name: str, value: object) -> None:
         raise MessageError(f"{name} is not a mapping with text keys")
 
 
-Control = Hello | Failed | Next | Assign | Beat | Expect | Done | Streams | Totals | Happened | Stop | Goodbye
+Control = Hello | Failed | Next | Assign | Opened | Beat | Expect | Done | Streams | Totals | Happened | Stop | Goodbye
 """What passes between the supervisor and its children."""
 
 Report = Scores | VideoEnd | VideoFailed

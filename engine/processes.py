@@ -7,8 +7,11 @@ three methods what a message means, what a death means, and what to look for in 
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,28 +19,33 @@ from typing import Any, BinaryIO
 import zmq
 
 from .child import Setting
-from .children import CLIP_ROLES, DECODER, INFERENCE, MODULES, Child, describe_exit, start_child
+from .children import CLIP_ROLES, COLLECTOR, DECODER, INFERENCE, MODULES, Child, describe_exit, start_child
 from .clip_memory import ClipMemory, Layout
 from .clips import Way
 from .config import EngineConfig
+from .doctor_machine import oom_kills
 from .errors import ClipmuxError, MessageError, UsageError
 from .jail import check_jail
 from .keys import default_folder
 from .messages import Control, Failed, Goodbye, Hello, Stop
 from .model import ModelFolder
 from .observer import Observer
+from .restarts import MOST, Restarts
 from .sockets import Context, Socket, make_addresses, push_reports, remove_sockets, router
 from .wire import decode_control, encode
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-START_TIMEOUT_S = 120.0
+HELD_UP_S = 1.0
+"""A supervisor that was away for so long, or stopped itself, hears everyone before it calls anyone silent."""
 LAST_WORDS_S, SILENCE_S = 2.0, 0.25
 """How long to listen to a child that has ended without a goodbye, altogether and while it says nothing."""
 STOP_S = 10.0
 """From the order to stop until what still runs is killed, for all children together."""
 INTERRUPTED_STOP_S = 3.0
+UNKILLABLE_S = 5.0
+"""From SIGKILL until a process that the kernel cannot end is no longer waited for."""
 
 
 class Interrupted(ClipmuxError):  # noqa: N818  (not a fault)
@@ -59,10 +67,14 @@ class Processes(ABC):
 
     Attributes:
         about: what inference chose, once it is ready.
+
+    Whoever runs an engine sets ``_progressed`` to the time when something was last finished for good: without that,
+    what keeps dying is not restarted for ever.
     """
 
     replaceable: frozenset[str] = frozenset()
-    """Roles whose end before they were ready is for ``_died`` to answer; any other's is the end of the engine."""
+    """Roles whose end before any of them was ready is for ``_died`` to answer, and whose start for ``_watch`` to watch;
+    any other's is the end of the engine."""
 
     def __init__(
         self,
@@ -84,6 +96,12 @@ class Processes(ABC):
         self._children: dict[str, Child] = {}
         self._started = 0
         self._figures: list[tuple[str, dict[str, Any]]] = []
+        self._due: list[tuple[float, str, int]] = []
+        self._restarts: dict[str, Restarts] = {}
+        self._were_ready: set[str] = set()
+        self._looked = 0.0
+        self._progressed = 0.0
+        self._oom_kills = 0
         self._interrupted = False
         self._stopping = False
         self._context: Context | None = None
@@ -119,10 +137,10 @@ class Processes(ABC):
 
     @abstractmethod
     def _died(self, child: Child, how: str) -> None:
-        """A child that was ready has ended without being asked to, and is reaped.
+        """A child has ended without being asked to, and is reaped; ``_restart`` replaces it.
 
         Args:
-            how: it ended, in words.
+            how: it ended, as the end of a sentence about it.
 
         Raises:
             ClipmuxError: the engine cannot go on without it.
@@ -130,7 +148,7 @@ class Processes(ABC):
 
     @abstractmethod
     def _watch(self, now: float) -> None:
-        """Look for what stalls."""
+        """Look for what stalls, and ``_give_up`` on it."""
 
     def _told(self, role: str) -> dict[str, Any]:  # noqa: ARG002  (most are told nothing more)
         """What a child of this role is told at its start besides what all are told."""
@@ -150,33 +168,47 @@ class Processes(ABC):
             UsageError: memory was asked for that cannot be had.
         """
         log.info("decoders are jailed: %s", check_jail(self._config.jail))
-        self._addresses = make_addresses(
-            self._config.bind, Path(self._config.keys) if self._config.keys else default_folder()
-        )
+        keys = Path(self._config.keys) if self._config.keys else default_folder()
+        try:
+            self._addresses = make_addresses(self._config.bind, keys)
+        except OSError as error:
+            raise UsageError(f"no folder for sockets can be made ({error}): let TMPDIR name a local one") from None
         self._context = zmq.Context()
         self._control: Socket = router(self._context, self._addresses.control)
         self._reports: Socket = push_reports(self._context, self._addresses.reports)
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._log: BinaryIO = self._log_file.open("ab")
+        # The kernel wakes children at the end of the *thread* that started them: this one lives as long as they may.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._stopping = False
         self.observer.opened()
+        self._due.clear()
+        self._restarts.clear()
+        self._were_ready.clear()
+        self._looked = self._progressed = time.monotonic()
+        self._oom_kills = oom_kills()
         self._take_clip_memory()
 
     def stop(self) -> list[tuple[str, dict[str, Any]]]:
         """End all processes: ask, wait until one shared deadline, then kill. Returns (role, figures) of each.
 
         May be called at any time, also after a failure, and twice.
+
+        Raises:
+            ClipmuxError: all was done, but the collector could not write the last of it.
         """
         if self._context is None:
             return self._figures
         self._stopping = True
+        self._due.clear()
+        fault: ClipmuxError | None = None
         interrupted = self._interrupted or self._unfinished
         deadline = time.monotonic() + (INTERRUPTED_STOP_S if interrupted else STOP_S)
         for child in list(self._children.values()):
             child.stopping = True
             if child.role == DECODER and (interrupted or not child.ready):
-                child.process.kill()  # it has nothing that must be kept
+                child.kill()  # it has nothing that must be kept
             else:
                 self._send(child, Stop())
         while self._children and time.monotonic() < deadline:
@@ -184,36 +216,39 @@ class Processes(ABC):
                 self._turn()
             except ClipmuxError as error:
                 log.warning("while stopping: %s", error)
-        for child in list(self._children.values()):
-            log.warning("%s did not stop in time and was killed", child.name)
-            child.process.kill()
-            self._reap(child)
+                fault = fault or error
+        self._kill(list(self._children.values()), why="did not stop in time")
         self._close()
+        if fault is not None and not interrupted:
+            raise fault
         return self._figures
 
     def kill(self) -> None:
         """End all processes at once."""
-        for child in self._children.values():
-            child.process.kill()
-        for child in list(self._children.values()):
-            self._reap(child)
+        self._kill(list(self._children.values()), why="is not needed any more")
         self._close()
 
     # -- one turn of the loop ------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Wait a moment for messages and deaths, and answer them; then look for what stalls."""
+        """Wait a moment for messages and deaths, and answer them; start what is due; look for what stalls."""
         events = dict(self._poller.poll(round(TICK_S * 1000)))
         if self._control in events:
             self._receive()
         for child in list(self._children.values()):
-            if child.sentinel in events:
+            if child.sentinel in events and child.name in self._children:  # the end of another may have ended it too
                 self._hear_out(child)
                 self._ended(child)
         now = time.monotonic()
+        self._start_due(now)
+        if now - self._looked > HELD_UP_S:
+            for child in self._children.values():
+                child.last_progress = now
+        self._looked = now
         self._watch_starts(now)
         self._watch(now)
         self.observer.turned(self._children.values(), unfinished=self._unfinished)
+        self._watch_ends(now)
         if self._interrupted and not self._stopping:
             raise Interrupted("interrupted: everything finished is kept")
 
@@ -243,6 +278,7 @@ class Processes(ABC):
         self.observer.heard(child, message)
         if isinstance(message, Hello):
             child.ready = True
+            self._were_ready.add(child.role)
             if child.role == INFERENCE:
                 self.about = {**message.about, "clip_memory": self._clip_memory}
             log.info("%s is ready %s", child.name, message.about or "")
@@ -254,13 +290,15 @@ class Processes(ABC):
         else:
             self._obey(child, message)
 
-    def _failed(self, child: Child, message: Failed) -> None:  # noqa: ARG002  (nobody can do without any of them)
-        """A child says why it ends.
+    def _failed(self, child: Child, message: Failed) -> None:
+        """A child says why it ends: the reason to end the run, or to start the child again where that may help.
 
         Raises:
-            ClipmuxError: that is the end of all.
+            ClipmuxError: it has never worked, or results cannot be written.
         """
-        raise (UsageError if message.usage else ClipmuxError)(message.message)
+        if child.role == COLLECTOR or child.role not in self._were_ready:
+            raise (UsageError if message.usage else ClipmuxError)(message.message)
+        child.last_words = f"ended: {message.message}"
 
     # -- life and death ------------------------------------------------------------------------------------------------
 
@@ -310,34 +348,94 @@ class Processes(ABC):
         }
         fds = [fd for fd in (way.fd, self.observer.trace_fd) if fd >= 0]
         setting = Setting(name, self._addresses, content, self.observer.log_format, self.observer.trace_fd)
-        child = start_child(role, self._modules[role], setting, log=self._log, pass_fds=fds)
+        start = self._starter.submit(start_child, role, self._modules[role], setting, log=self._log, pass_fds=fds)
+        try:
+            child = start.result()
+        except OSError as error:
+            raise ClipmuxError(
+                f"the {role} process cannot be started ({error.strerror}): free some memory, or give fewer --workers"
+            ) from None
         child.seat = seat
         self._children[name] = child
         self._poller.register(child.sentinel, zmq.POLLIN)
         log.info("%s started as process %d", name, child.process.pid)
         return child
 
+    def _ready(self, role: str) -> bool:
+        """A process of this role is there and ready."""
+        return any(child.role == role and child.ready for child in self._children.values())
+
     def _ended(self, child: Child) -> None:
         status = self._reap(child)
         if child.stopping:
             return
-        how = describe_exit(status)
-        if not child.ready and child.role not in self.replaceable:
+        how = child.overdue or child.last_words or describe_exit(status)
+        if status == -signal.SIGKILL and child.killed is None and (kills := oom_kills()) > self._oom_kills:
+            self._oom_kills = kills
+            how += ", as it seems by the kernel for want of memory (fewer --workers or less --queue-memory need less)"
+        if status is None and child.role == COLLECTOR:  # it may still write
+            raise ClipmuxError(f"the collector process {describe_exit(status)}: mend that, then go on with --resume")
+        by_itself = status is None or status >= 0 or child.overdue != ""
+        known = child.role in self._were_ready | self.replaceable
+        if by_itself and not known:  # another would do the same
             raise ClipmuxError(f"the {child.role} process {how} before it was ready: see '{self._log_file}'")
+        log.warning("%s %s", child.name, how)
         self._died(child, how)
 
-    def _watch_starts(self, now: float) -> None:
-        for child in self._children.values():
-            if child.ready or child.stopping or child.role in self.replaceable:
-                continue
-            if now - child.started > START_TIMEOUT_S:
-                child.stopping = True
-                child.process.kill()
-                raise ClipmuxError(f"{child.name} was not ready after {START_TIMEOUT_S:g} s: see '{self._log_file}'")
+    def _restart(self, child: Child, how: str) -> None:
+        """Start another in the place of a child that died: at once, but later and later if that goes on.
 
-    def _reap(self, child: Child) -> int:
+        Raises:
+            ClipmuxError: it went on for too long.
+        """
+        now = time.monotonic()
+        wait = self._restarts.setdefault(child.role, Restarts()).wait(now, progressed=self._progressed)
+        if wait is None:
+            raise ClipmuxError(
+                f"the {child.role} process {how}, and {MOST} restarts did not help: "
+                f"finished videos are kept, see '{self._log_file}', go on with --resume"
+            )
+        self._due.append((now + wait, child.role, child.seat))
+
+    def _start_due(self, now: float) -> None:
+        due = [start for start in self._due if start[0] <= now]
+        for start in due:
+            self._due.remove(start)
+            self._start_child(start[1], start[2])
+
+    def _give_up(self, child: Child, why: str) -> None:
+        """Kill a child that will not go on by itself; its end is noticed like any other's."""
+        child.overdue = why
+        child.kill()
+
+    def _kill(self, children: Iterable[Child], *, why: str) -> None:
+        """Kill children, and wait for their end; ``_died`` does not hear of it."""
+        children = list(children)
+        for child in children:
+            log.info("%s %s and was killed", child.name, why)
+            child.stopping = True
+            child.kill()
+        for child in children:
+            self._reap(child)
+
+    def _watch_starts(self, now: float) -> None:
+        timeout = self._config.start_timeout_s
+        for child in self._children.values():
+            if child.ready or child.stopping or child.overdue or child.role in self.replaceable:
+                continue
+            if now - child.started > timeout:
+                self._give_up(child, f"was not ready after {timeout:g} s (--start-timeout)")
+
+    def _watch_ends(self, now: float) -> None:
+        for child in list(self._children.values()):
+            if child.name in self._children and child.killed is not None and now - child.killed > UNKILLABLE_S:
+                self._ended(child)
+
+    def _reap(self, child: Child) -> int | None:
         self._poller.unregister(child.sentinel)
         del self._children[child.name]
+        if not child.left and child.counts:  # all that it will ever tell
+            self._figures.append((child.role, child.counts))
         status = child.reap()
         self.observer.ended(child)
         return status
@@ -355,6 +453,7 @@ class Processes(ABC):
         self._reports.close(linger=0)
         self._context.destroy(linger=0)
         self._context = None
+        self._starter.shutdown()
         self._log.close()
         self.observer.closed()
         if self._memory is not None:

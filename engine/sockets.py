@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from .wire import HEADER_MOST
 LINGER_MS = 3000
 HANDSHAKE_MS = 10_000
 """Whoever connects must have said who it is after so long, or is cut off."""
+WAIT_MS = 250
+"""While a queue is full, whoever waits says so as often."""
 CONTROL_HWM = 10_000
 REPORT_HWM = 256
 FEED_HWM = 256
@@ -146,6 +148,13 @@ def subscribe_feed(context: Context, address: str) -> Socket:
     """A page's end of what it shows."""
     options: dict[int, Any] = {zmq.RCVHWM: FEED_HWM, zmq.MAXMSGSIZE: HEADER_MOST, zmq.SUBSCRIBE: b""}
     return _connect(context, zmq.SUB, address, options)
+
+
+def send_waiting(socket: Socket, frames: Sequence[Any], say: Callable[[], None]) -> None:
+    """Send; while the queue is full or nobody is connected, ``say`` that this is waiting, not stalling."""
+    while not socket.poll(WAIT_MS, zmq.POLLOUT):
+        say()
+    socket.send_multipart(frames)
 
 
 def router(context: Context, address: str) -> Socket:

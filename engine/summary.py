@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,19 +20,24 @@ def summarise(
     """The content of ``summary.json``. Rates are over this call's wall time; times are seconds unless named ``_ms``.
 
     Args:
-        figures: what the children said.
+        figures: what the children said, those too that died on the way.
         videos: videos with an outcome from this call, failed ones too.
         failed: those without a prediction.
         skipped: videos that were listed and never tried, see the log.
         resumed: videos that had their outcome before.
-        restarts: decoders that had to be replaced.
+        restarts: processes that died and were replaced.
         wall_s: seconds from the first process's start to the last one's end.
     """
-    inference = next((values for role, values in figures if role == INFERENCE), {})
-    clips = inference.get("clips", 0)
-    decoder = next((values for role, values in figures if role == DECODER and values), {})
-    frames = sum(values.get("frames", 0) for role, values in figures if role == DECODER)
-    batches = inference.get("batches", 0)
+    # Of a process that died there is only what it had told last: counts, but no latencies and no peak of memory.
+    inference = next((values for role, values in figures if role == INFERENCE and "preferred_batch" in values), {})
+    clips = round(_total(figures, INFERENCE, "clips"))
+    decoder = next((values for role, values in figures if role == DECODER and "cpu_s" in values), {})
+    frames = round(_total(figures, DECODER, "frames"))
+    sizes: Counter[str] = Counter()
+    for role, values in figures:
+        if role == INFERENCE:
+            sizes.update(values.get("batch_sizes", {}))
+    batches = sizes.total()
     mean_batch = clips / batches if batches else 0.0
     latency = inference.get("latency_s", {})
     return {
@@ -49,7 +55,7 @@ def summarise(
         "mean_batch": mean_batch,
         "batch_fill": mean_batch / inference["preferred_batch"] if inference else 0.0,
         "busy_share": inference.get("busy_share", 0.0),
-        "batch_sizes": inference.get("batch_sizes", {}),
+        "batch_sizes": {size: sizes[size] for size in sorted(sizes, key=int)},
         "latency_ms": {name: None if value is None else 1000 * value for name, value in latency.items()},
         "busy_s": _busy(figures),
         "cpu_s": {role: _total(figures, role, "cpu_s") for role in (DECODER, INFERENCE, COLLECTOR)},

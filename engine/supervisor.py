@@ -1,7 +1,11 @@
 """The supervisor: starts the processes, hands out videos, watches, restarts what died, and stops in order.
 
-It is the command's own process. A video is the unit of retry: each hand-out has an attempt number, and the collector
-discards whatever an older attempt still sends, so a crash anywhere ends in one outcome per video.
+It is the command's own process. A video is the unit of retry (engine/handouts.py): each hand-out has an attempt number,
+and the collector discards whatever an older attempt still sends, so a crash anywhere ends in one outcome per video.
+
+When inference or the collector dies, what was on its way is lost with it: decoders are replaced too, so that nobody
+goes on sending half a video, and every video without an outcome is handed out again. What the collector had written but
+not yet told is read from the journal.
 """
 
 from __future__ import annotations
@@ -11,33 +15,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import zmq
+
+from clipmux.workers.results import recover
 from clipmux.workers.sources import Video
 
 from .children import COLLECTOR, DECODER, INFERENCE, MODULES, Child
 from .config import EngineConfig
-from .errors import ClipmuxError, MessageError
+from .errors import MessageError
 from .growth import Growth, Load
-from .messages import Assign, Beat, Control, Done, Expect, Next, VideoFailed
+from .handouts import ATTEMPTS, Handout, Handouts
+from .messages import Assign, Beat, Control, Done, Expect, Next, Opened, VideoFailed
 from .model import ModelFolder
 from .observer import Observer
 from .prediction import Prediction
 from .processes import Processes
+from .watchdogs import overdue
 from .wire import encode
 
 log = logging.getLogger(__name__)
-
-ATTEMPTS = 3
-"""A video is handed out again twice at most after it crashed its decoder."""
-
-
-@dataclass
-class Handout:
-    """A video that has no outcome yet."""
-
-    video: Video
-    attempt: int = 1
-    crashes: int = 0
 
 
 @dataclass
@@ -76,9 +74,7 @@ class Supervisor(Processes):
         modules = {**MODULES, DECODER: decoder}
         super().__init__(config, model, run_folder=run_folder, log_file=log_file, modules=modules, observer=observer)
         self.progress = Progress()
-        self._pending: dict[int, Handout] = {}
-        self._again: list[int] = []
-        self._handed = 0
+        self._handouts = Handouts()
         self._outcomes: list[Prediction] = []
         self._told_more = True
         self._growth = Growth(config.first_decoders(model), config.decoders)
@@ -94,15 +90,13 @@ class Supervisor(Processes):
             ClipmuxError: a process did not start.
         """
         self._open()
-        self._pending.clear()
-        self._again.clear()
+        self._handouts = Handouts()
         self._told_more = True
         self._start_child(INFERENCE)
         self._start_child(COLLECTOR)
         for seat in range(self._growth.count):
             self._start_child(DECODER, seat)
-        late = () if wait_for_decoders else (DECODER,)
-        while not all(child.ready or child.role in late for child in self._children.values()):
+        while not (self._can_score and (self._all_ready or not wait_for_decoders)):
             self._turn()
 
     def outcomes(
@@ -124,7 +118,7 @@ class Supervisor(Processes):
             self._turn()
             on_tick(self.progress)
             yield from self._take_outcomes()
-            if source is None and not self._pending:
+            if source is None and not self._handouts:
                 return
 
     # -- what children say ---------------------------------------------------------------------------------------------
@@ -132,24 +126,26 @@ class Supervisor(Processes):
     def _obey(self, child: Child, message: Control) -> None:
         if isinstance(message, Next):
             child.assigned = None
+            child.opened = False
             child.waiting = not child.stopping
+        elif isinstance(message, Opened):
+            child.opened = message.video == child.assigned
         elif isinstance(message, Beat):
             child.counts = message.counts
             self._measure()
         elif isinstance(message, Done):
-            self._done(message)
+            self._done(message.video, message.line)
         else:
             raise MessageError(f"{type(message).__name__} does not come from a child")
 
-    def _done(self, message: Done) -> None:
-        if self._pending.pop(message.video, None) is None:
+    def _done(self, number: int, line: dict[str, Any]) -> None:
+        if not self._handouts.done(number):
             return
-        if message.video in self._again:  # its decoder had died, but everything it sent had arrived
-            self._again.remove(message.video)
+        self._progressed = time.monotonic()
         for child in self._children.values():
-            child.handed.discard(message.video)
-        prediction = Prediction.from_json(message.line)
-        self.observer.finished(message.video, prediction)
+            child.handed.discard(number)
+        prediction = Prediction.from_json(line)
+        self.observer.finished(number, prediction)
         self.progress.done += 1
         self.progress.failed += prediction.error is not None
         self.progress.clips += prediction.clips
@@ -174,33 +170,32 @@ class Supervisor(Processes):
 
     def _hand_out(self, source: Iterator[Video] | None) -> Iterator[Video] | None:
         """Give every waiting decoder a video; returns None in place of a source that has no more."""
+        if not self._can_score:
+            return source
         for child in list(self._children.values()):
             if child.role != DECODER or not child.waiting:
                 continue
-            number = self._again.pop() if self._again else None
-            if number is None and source is not None:
+            handout = self._handouts.take_again()
+            if handout is None and source is not None:
                 video = next(source, None)
                 if video is None:
                     source = None
                 else:
-                    number = self._handed
-                    self._handed += 1
-                    self._pending[number] = Handout(video)
-            if number is None:
+                    handout = self._handouts.add(video)
+            if handout is None:
                 break
-            self._assign(child, number)
+            self._assign(child, handout)
         decoding = any(child.assigned is not None for child in self._children.values())
-        self._tell_more(source is not None or bool(self._again) or decoding)
+        self._tell_more(source is not None or self._handouts.waiting or decoding)
         return source
 
-    def _assign(self, child: Child, number: int) -> None:
-        handout = self._pending[number]
-        child.assigned = number
-        child.waiting = False
-        child.handed.add(number)
+    def _assign(self, child: Child, handout: Handout) -> None:
+        child.assigned = handout.number
+        child.opened = child.waiting = False
+        child.handed.add(handout.number)
         child.last_progress = time.monotonic()
-        self.observer.handed(child, number, handout.attempt, handout.video.video_id)
-        self._send(child, Assign(number, handout.attempt, handout.video.to_dict()))
+        self.observer.handed(child, handout.number, handout.attempt, handout.video.video_id)
+        self._send(child, Assign(handout.number, handout.attempt, handout.video.to_dict()))
 
     def _tell_more(self, more: bool) -> None:
         if more == self._told_more:
@@ -214,46 +209,79 @@ class Supervisor(Processes):
 
     @property
     def _unfinished(self) -> bool:
-        return bool(self._pending)
+        return bool(self._handouts)
+
+    @property
+    def _can_score(self) -> bool:
+        """What a decoder sends now gets to inference, and its scores to the collector."""
+        return self._ready(INFERENCE) and self._ready(COLLECTOR)
+
+    @property
+    def _all_ready(self) -> bool:
+        decoders = [child.ready for child in self._children.values() if child.role == DECODER]
+        return len(decoders) == self._growth.count and all(decoders)
+
+    def _told(self, role: str) -> dict[str, Any]:
+        """A collector that takes the place of another must not finish again what that one has finished."""
+        if role != COLLECTOR:
+            return {}
+        return {
+            "handed": self._handouts.handed,
+            "pending": [handout.number for handout in self._handouts.pending],
+        }
 
     def _died(self, child: Child, how: str) -> None:
-        if child.role != DECODER:
-            raise ClipmuxError(f"the {child.role} process {how}; finished videos are kept, go on with --resume")
-        log.warning("%s %s", child.name, "was killed because it stalled" if child.stalled else how)
-        self._hand_out_again(child, how)
         self.progress.restarts += 1
-        self._start_child(DECODER, child.seat)  # it is dead for certain: nobody else writes there
+        if child.role != DECODER:
+            self._break_off(child.role)
+            self._restart(child, how)
+        elif child.assigned in child.handed:
+            self._hand_out_again(child, how)
+            self._start_child(DECODER, child.seat)  # it is dead for certain: nobody else writes there
+        else:
+            self._handouts.lost(child.handed)
+            self._restart(child, how)
+
+    def _break_off(self, role: str) -> None:
+        """What is on its way cannot arrive without a process of this role: begin anew with all of it."""
+        decoders = [child for child in self._children.values() if child.role == DECODER and not child.stopping]
+        self._kill(decoders, why=f"was sending when the {role} process died")
+        if role == COLLECTOR and self._run_folder is not None:
+            numbers = {handout.video.video_id: handout.number for handout in self._handouts.pending}
+            for line in recover(self._run_folder, numbers):
+                self._done(numbers[line["video_id"]], line)
+        self._handouts.lost_all()
+        if role == INFERENCE:
+            self._told_more = True  # which is what a new one takes for granted
+        for decoder in decoders:
+            self._start_child(DECODER, decoder.seat)
 
     def _hand_out_again(self, child: Child, how: str) -> None:
-        """What a dead decoder was decoding has crashed it; what it sent before may never have left it."""
-        for number in sorted(child.handed, reverse=True):
-            handout = self._pending[number]
-            if number != child.assigned:
-                handout.attempt += 1
-                self._again.append(number)
-            elif child.stalled:
-                timeout = self._config.decode_timeout_s
-                message = f"'{handout.video.path}' gave no frame for {timeout:g} s, so its decoder was stopped"
-                self._fail(number, handout, "decode", "Timeout", message)
-            elif handout.crashes + 1 >= ATTEMPTS:
-                message = f"'{handout.video.path}' crashed its decoder {ATTEMPTS} times: the process {how}"
-                self._fail(number, handout, "decoder crashed", "DecoderCrashed", message)
-            else:
-                handout.crashes += 1
-                handout.attempt += 1
-                self._again.append(number)
+        """A dead decoder came to grief over what it was decoding; what it sent before may never have left it."""
+        self._handouts.lost(child.handed - {child.assigned})
+        if child.assigned is not None and (last := self._handouts.fault(child.assigned)) is not None:
+            self._fail(last, child, how)
 
-    def _fail(self, number: int, handout: Handout, stage: str, kind: str, message: str) -> None:
+    def _fail(self, handout: Handout, child: Child, how: str) -> None:
+        """Report as failed what has brought down too many decoders. Should that be lost, it goes out once more."""
         video = handout.video
-        failure = VideoFailed(number, handout.attempt, video.video_id, str(video.path), stage, kind, message)
-        self._reports.send_multipart(encode(failure))
+        stage, kind, what = "decoder crashed", "DecoderCrashed", "crashed its decoder"
+        if child.overdue:
+            stage, kind, what = ("decode" if child.opened else "open"), "Timeout", "stalled its decoder"
+        message = f"'{video.path}' {what} {ATTEMPTS} times: the last one {how}"
+        failure = VideoFailed(
+            handout.number, handout.attempt, video.video_id, str(video.path), stage, kind, message[:4000]
+        )
+        try:
+            self._reports.send_multipart(encode(failure), flags=zmq.NOBLOCK)
+        except zmq.Again:  # the collector does not receive, which its own watchdog ends
+            self._handouts.lost([handout.number])
 
     def _watch(self, now: float) -> None:
         for child in self._children.values():
-            decoding = child.assigned is not None and not child.stopping and not child.stalled
-            if decoding and now - child.last_progress > self._config.decode_timeout_s:
-                child.stalled = True
-                child.process.kill()
+            watched = child.ready and not child.stopping and not child.overdue
+            if watched and (why := overdue(child, self._config, now)):
+                self._give_up(child, why)
         self._grow(now)
 
     def _grow(self, now: float) -> None:

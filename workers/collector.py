@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def run(setting: Setting, context: Context, link: Link) -> None:
     config = EngineConfig.from_json(setting.content["config"])
     folder = setting.content["run_folder"]
     journal = Journal(Path(folder), segments=config.segments) if folder else None
-    collector = Collector(config, setting, context, link, journal)
+    finished = Finished(setting.content["handed"], setting.content["pending"])
+    collector = Collector(config, setting, context, link, journal, finished)
     collector.run()
 
 
@@ -56,7 +58,13 @@ class Collector:
     """Receive → collect → write. A video is finished when it has as many scores as its decoder *sent* clips."""
 
     def __init__(
-        self, config: EngineConfig, setting: Setting, context: Context, link: Link, journal: Journal | None
+        self,
+        config: EngineConfig,
+        setting: Setting,
+        context: Context,
+        link: Link,
+        journal: Journal | None,
+        finished: Finished,
     ) -> None:
         model = read_model(config.model)
         self._labels = model.labels
@@ -67,7 +75,7 @@ class Collector:
         self._reports = pull_reports(context, setting.addresses.reports)
         self._journal = journal
         self._open: dict[int, Open] = {}
-        self._finished = Finished()
+        self._finished = finished
         self._stages = Stages()
         self._trace = Trace(setting.trace, setting.name)
         self._laps = Laps(self._trace, self._stages, ("collect", "write"))
@@ -177,11 +185,15 @@ class Finished:
     """The numbers of all finished videos, in memory that does not grow with the run.
 
     Numbers are handed out in order, so nearly all finished ones lie below the first that is not.
+
+    Args:
+        handed: how many were handed out before.
+        pending: those of them that are not finished.
     """
 
-    def __init__(self) -> None:
-        self._below = 0
-        self._above: set[int] = set()
+    def __init__(self, handed: int = 0, pending: Collection[int] = ()) -> None:
+        self._below = min(pending, default=handed)
+        self._above = set(range(self._below, handed)) - set(pending)
 
     def __contains__(self, number: int) -> bool:
         return number < self._below or number in self._above

@@ -68,7 +68,9 @@ class Decoder(Streamer):
         def counted() -> Iterator[Frame]:
             nonlocal first, last, decoded_at, frames
             for frame in self._timed_frames(video):
-                first = first or frame
+                if first is None:
+                    first = frame
+                    self.opened(order)
                 last = frame
                 decoded_at = time.monotonic()
                 frames += 1

@@ -18,8 +18,8 @@ from clipmux.engine.control import Link, expect
 from clipmux.engine.errors import VideoError
 from clipmux.engine.gather import gather
 from clipmux.engine.logs import about
-from clipmux.engine.messages import Assign, ClipKey, Goodbye, Hello, Next, Stop, VideoEnd, VideoFailed
-from clipmux.engine.sockets import Context, push_reports
+from clipmux.engine.messages import Assign, ClipKey, Control, Goodbye, Hello, Next, Opened, Stop, VideoEnd, VideoFailed
+from clipmux.engine.sockets import WAIT_MS, Context, push_reports, send_waiting
 from clipmux.engine.stages import Stages
 from clipmux.engine.trace import Laps, Trace
 from clipmux.engine.wire import encode
@@ -27,8 +27,6 @@ from clipmux.engine.wire import encode
 from .sources import Video
 
 log = logging.getLogger(__name__)
-
-POLL_MS = 250
 
 
 class Streamer(ABC):
@@ -67,10 +65,10 @@ class Streamer(ABC):
         self._link.send(Hello())
         while True:
             self._link.send(Next())
-            order = expect(self._link.receive(None), Assign, Stop)
+            order = expect(self._order(), Assign, Stop)
             if not isinstance(order, Assign):
                 break
-            self._reports.send_multipart(encode(self._shown_outcome(order)))
+            send_waiting(self._reports, encode(self._shown_outcome(order)), self.beat)
             gc.collect()  # PyAV's frames are in reference cycles where they have side data: megabytes, few objects
         self._link.send(Goodbye({**self.stages.figures(), "frames": self.frames, **self.figures()}))
         self._sender.close()
@@ -79,6 +77,10 @@ class Streamer(ABC):
     def beat(self) -> None:
         """Tell of progress, now and then."""
         self._link.beat(frames=self.frames, clips=self.clips, busy_s=self.stages.seconds)
+
+    def opened(self, order: Assign) -> None:
+        """Tell that the first frame is there; what must not take long from now on is the next one."""
+        self._link.send(Opened(order.video))
 
     def send(self, key: ClipKey, decoded_at: float, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
         """Send one clip; while the queue is full, wait and say so, for waiting is not stalling.
@@ -89,12 +91,18 @@ class Streamer(ABC):
             pictures: its frames, uint8 ``[H, W, 3]`` each; copied.
         """
         with self.stages.timed("send"):
-            while (place := self._sender.place(POLL_MS)) is None:
+            while (place := self._sender.place(WAIT_MS)) is None:
                 self.beat()
             gather(place, pictures)
             self._sender.send(key, decoded_at, place)
             self.clips += 1
         self._laps.lap()
+
+    def _order(self) -> Control:
+        """What the supervisor says next; while it says nothing, beat."""
+        while (order := self._link.receive(WAIT_MS / 1000)) is None:
+            self.beat()
+        return order
 
     def _shown_outcome(self, order: Assign) -> VideoEnd | VideoFailed:
         """The outcome of a video, which the log and the trace say that this process is at."""

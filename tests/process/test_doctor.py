@@ -175,6 +175,18 @@ def test_limits_of_old_control_groups_are_read(tmp_path: Path) -> None:
     assert doctor_machine.memory_limit(groups) == 512 << 20
 
 
+def test_who_was_ended_for_want_of_memory_is_counted_where_it_is_known(tmp_path: Path) -> None:
+    vmstat, new, old = tmp_path / "vmstat", tmp_path / "new", tmp_path / "old"
+    vmstat.write_text("pgfault 7\noom_kill 5\n")
+    for group, name in ((new, "memory.events"), (old, "memory.oom_control")):
+        group.mkdir()
+        (group / name).write_text("oom 4\noom_kill_disable 9\noom_kill 2\noom_group_kill 8\n")
+    assert doctor_machine.oom_kills({"": new}, vmstat) == 2
+    assert doctor_machine.oom_kills({"memory": old}, vmstat) == 2
+    assert doctor_machine.oom_kills({"": tmp_path}, vmstat) == 5
+    assert doctor_machine.oom_kills({}, tmp_path / "absent") == 0
+
+
 def test_folder_for_sockets_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = read_model("demo")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 40)))

@@ -66,7 +66,6 @@ def test_quantised_on_real_videos(golden: Path, golden_model: Path, tmp_path: Pa
         ("create_i_engine:1", 2, "MagicMind's create_i_engine gave None"),
         ("create_queue:2", 1, "'mlu:0' cannot be used (MagicMind's create_queue gave None"),
         ("enqueue:3+", 1, "the magicmind backend failed on 'mlu:0': MagicMind's enqueue failed: "),
-        ("compute:2", 1, "the magicmind backend failed on 'mlu:0': MagicMind's sync failed: "),
     ],
 )
 def test_a_device_that_fails_ends_the_run_with_a_sentence(
@@ -98,3 +97,21 @@ def test_devices_and_models_that_do_not_go_together(
     assert "Neuware" in refused("--model", float32, "--device", "mlu:0", PYTHONPATH="")
     wrong = refused("--model", float32, "--device", "mlu:0", MAGICMIND_EMULATOR_ARCH="mtp_592")
     assert "it was built for mtp_372" in wrong
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [("", "MagicMind's sync failed: "), (":hang", r"a call of the device that did not return for 2 s")],
+)
+def test_a_device_that_fails_or_hangs_on_the_way_is_opened_anew(
+    golden: Path, float32: Path, tmp_path: Path, action: str, said: str
+) -> None:
+    clips = sum(len(segments) for segments in expected_results(golden, "noavg").values())
+    run = tmp_path / "run"
+    point = f"compute:{clips * 3 // 4}{action}"  # in the first process: the second has less to do
+    options = ["--max-batch", "1", "--device-timeout", "2"]
+    done = on_mlu(*annotated(golden, float32, run), *options, MAGICMIND_EMULATOR_FAIL=point)
+    assert done.returncode == 0, done.stderr
+    assert_same(results(run), expected_results(golden, "avg"), within=1e-5)
+    assert summary(run)["restarts"] == 1
+    assert said in (run / "run.log").read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from command import clipmux, lines, results, started, summary
 from PIL import Image
@@ -130,24 +128,6 @@ def test_bad_videos_fail_with_a_sentence_and_the_others_finish(
         assert line["stage"] in ("open", "decode")
     assert set(results(run)) == {"one_frame", *(path.stem for path in good)}
     assert lines(run / "results.jsonl")["one_frame"]["clips"] == 1
-
-
-def test_a_stalled_decoder_is_replaced(null_model: Path, tmp_path: Path) -> None:
-    """A decoder that gives no sign of life is killed; here it is stopped, as a hanging file system would stop it."""
-    (long,) = write_short_videos(tmp_path / "long", 1, frames=600, size=(96, 64))
-    run = tmp_path / "run"
-    slow = ["--null-delay", "0+400", "--max-batch", 1, "--queue-memory", 1]  # it is at it for 15 s
-    process = started("run", long.path, *null(null_model, run, "--workers", 1, "--decode-timeout", 2, *slow))
-    decoder = child(process.pid, "decoder")
-    wait_for(lambda: "inference: fixed scores" in (run / "run.log").read_text())
-    wait_for(lambda: re.search(r"decoder-\d+ is ready", (run / "run.log").read_text()))
-    time.sleep(1)  # it has its video now, and 14 s of work left
-    os.kill(decoder, signal.SIGSTOP)
-    assert process.wait(60) == 3, process.communicate()
-    process.communicate()
-    line = lines(run / "failures.jsonl")[long.path.stem]
-    assert (line["stage"], line["error"]) == ("decode", "Timeout")
-    assert "2 s" in line["message"]
 
 
 def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(
@@ -285,19 +265,6 @@ def test_no_process_ever_loads_openvinos_telemetry() -> None:
 def journal_lines(run: Path) -> int:
     journal = run / "results.jsonl"
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
-
-
-def child(pid: int, role: str) -> int:
-    """The process id of the child of ``pid`` that is a ``role``."""
-    found: list[int] = []
-
-    def look() -> bool:
-        children = psutil.Process(pid).children()
-        found[:] = [item.pid for item in children if any(part.startswith(f"{role}-") for part in item.cmdline())]
-        return bool(found)
-
-    wait_for(look)
-    return found[0]
 
 
 def wait_for(condition: Any, timeout: float = 30) -> None:
