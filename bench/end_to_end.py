@@ -91,6 +91,7 @@ class Run:
         about: what inference said of itself.
         buckets: latencies: upper bound in seconds, and how many clips.
         series: see ``Growth.series``.
+        lengths: frames of each video, in the order they were handed out; failed ones are left out.
         predictions: by ``video_id``, the best labels and their scores.
     """
 
@@ -109,6 +110,7 @@ class Run:
     about: dict[str, Any]
     buckets: list[Any]
     series: dict[str, Any] = field(repr=False)
+    lengths: tuple[int, ...] = field(repr=False)
     predictions: dict[str, Labels] = field(repr=False)
 
     @property
@@ -147,6 +149,7 @@ def one_run(
                 growth.note(child.role, child.name, child.last_progress, child.counts)
 
         predictions: dict[str, Labels] = {}
+        lengths: dict[str, int] = {}
         first = last = 0.0
         began = time.monotonic()
         try:
@@ -157,6 +160,7 @@ def one_run(
                 for prediction in supervisor.outcomes(videos, on_tick=note):
                     last = time.monotonic()
                     first = first or last
+                    lengths[prediction.video_id] = prediction.frames
                     predictions[prediction.video_id] = [(item.label, item.score) for item in prediction.labels]
                 cpu = cpu_seconds() - cpu
                 memory.look()
@@ -197,6 +201,7 @@ def one_run(
         about=supervisor.about,
         buckets=buckets,
         series=growth.series(handed),
+        lengths=tuple(length for video in videos if (length := lengths.get(video.video_id, 0))),
         predictions={video: labels for video, labels in predictions.items() if labels},
     )
 
