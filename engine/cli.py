@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clipmux.bench.cli import bench_app
+from clipmux.bench.scaling import plan
 from clipmux.build.cli import build_app
 
 from .errors import UsageError
@@ -55,6 +56,7 @@ app = typer.Typer(
 app.add_typer(build_app, name="build")
 app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
+app.command(short_help="What a load needs: cores, hosts, links, devices.")(plan)
 
 
 def main() -> None:
