@@ -26,14 +26,17 @@ from clipmux.workers.sources import Video
 from .baselines.way import cpu_seconds
 from .costs import Costs, Pace
 from .end_to_end import Run, one_run, point, run_videos_of
-from .engine_cost import engine_costs
-from .measure import Measurement, alternate, cores, figures_table, say_load
+from .engine_cost import EngineCosts, engine_costs
+from .measure import Measurement, alternate, cores, points_table, say_load
 from .natural import Kind
 from .simulate import Setup, Simulated, simulate
 from .stages import decode_cost, inference_cost
 
 COMPARED = ("clips_per_s", "batch_fill", "latency_p50")
 """What the simulation has to agree in."""
+
+MEASURED = ("frame_s", *(field.name for field in dataclasses.fields(EngineCosts)))
+"""Costs that are measured in each round, besides inference."""
 
 
 @dataclass(frozen=True)
@@ -199,15 +202,13 @@ def _add(measurement: Measurement, pairs: Sequence[Pair], at: dict[str, Any]) ->
         ours = measurement.figure(f"simulated_{name}", unit, simulated[name], **at)
         if name in COMPARED:
             measurement.ratio(f"simulated_to_real_{name}", ours, theirs, **at)
-    for name in vars(pairs[0].costs):
+    for name in MEASURED:
         measurement.figure(name, "s", [getattr(pair.costs, name) for pair in pairs], **at)
     measurement.figure("infer_s", "s", [pair.pace.seconds(pair.pace.batch) / pair.pace.batch for pair in pairs], **at)
     measurement.figure("others", "", [pair.others for pair in pairs], **at)
 
 
 def _show(measurement: Measurement, console: Console) -> None:
-    costs = ("frame_s", "send_s", "end_s", "take_s", "collect_s", "write_s", "hand_out_s", "infer_s", "others")
-    console.print(figures_table(measurement, *costs, title="what was measured alone, and the cores that others used"))
-    for name in COMPARED:
-        table = figures_table(measurement, name, f"simulated_{name}", f"simulated_to_real_{name}", title=name)
-        console.print(table)
+    compared = [shown for name in COMPARED for shown in (name, f"simulated_{name}", f"simulated_to_real_{name}")]
+    console.print(points_table(measurement, *compared, "device_busy", "simulated_device_busy", "others"))
+    console.print(points_table(measurement, *MEASURED, "infer_s"))

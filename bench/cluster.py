@@ -55,6 +55,16 @@ class Topology:
             raise ValueError(f"{self}: at least one of everything belongs there")
 
     @property
+    def send_s(self) -> float:
+        """Of a decoder, for a clip: all of them travel through sockets."""
+        return self.costs.send_s + self.costs.link_send_s
+
+    @property
+    def take_s(self) -> float:
+        """Of an inference process, for a clip."""
+        return self.costs.take_s + self.costs.link_take_s
+
+    @property
     def processes(self) -> int:
         """Inference processes: one per device."""
         return self.inference_hosts * self.devices
@@ -107,6 +117,12 @@ class Stretch:
     latency_p99_s: float
     batch_fill: float
 
+    @property
+    def waiting_per_s(self) -> float:
+        """By how many clips of streams more wait every second: a load that is too much, and has not filled all slots
+        yet."""
+        return max(0.0, self.offered_per_s - self.clips_per_s - self.dropped_per_s)
+
 
 def capacities(topology: Topology, load: Videos | Streams) -> dict[str, float]:
     """Clips per second that each resource carries by itself, by the formulas of plan.py; those that cost nothing are
@@ -118,11 +134,11 @@ def capacities(topology: Topology, load: Videos | Streams) -> dict[str, float]:
     else:
         frames_per_clip, videos_per_clip = load.frames, 0.0
     seconds = {
-        "decoder cores": (frames_per_clip * costs.frame_s + costs.send_s + videos_per_clip * costs.end_s)
+        "decoder cores": (frames_per_clip * costs.frame_s + topology.send_s + videos_per_clip * costs.end_s)
         / (topology.hosts * topology.cores),
         "decoder links": 1 / (topology.link_clips_per_s * topology.hosts),
         "inference links": 1 / (topology.link_clips_per_s * topology.inference_hosts),
-        "inference processes": costs.take_s / topology.processes,
+        "inference processes": topology.take_s / topology.processes,
         "devices": 1 / (topology.pace.clips_per_s * topology.processes),
         "collector": costs.collect_s + costs.write_s * videos_per_clip,
         "supervisor": costs.hand_out_s * videos_per_clip,
@@ -163,7 +179,7 @@ class _Cluster:
     def __init__(self, topology: Topology, max_delay_s: float, rng: random.Random) -> None:
         self.clock = clock = Clock()
         self._topology = topology
-        self._costs = costs = topology.costs
+        self._costs = topology.costs
         self._random = rng
         self._hosts = [Cores(clock, topology.cores) for _ in range(topology.hosts)]
         self._out = [Line(clock) for _ in range(topology.hosts)]
@@ -175,7 +191,7 @@ class _Cluster:
                 thread,
                 Batcher(size=topology.pace.batch, max_delay=max_delay_s, runners=topology.pace.runners),
                 topology.pace,
-                take_s=costs.take_s,
+                take_s=topology.take_s,
                 scored=self._scored,
             )
             for thread in self._threads
@@ -229,7 +245,7 @@ class _Cluster:
                 self._send(number, clip)
                 self._decode(number, sender, steps, place + 1)
 
-            sender.place(lambda: cores.work(self._costs.send_s, sent))
+            sender.place(lambda: cores.work(self._topology.send_s, sent))
 
         cores.work(work, decoded)
 
@@ -248,7 +264,7 @@ class _Cluster:
             clip = Clip(number, sender, self.clock.now)
             sender.place(lambda: self._send(number, clip))
 
-        self._hosts[number % len(self._hosts)].work(work + self._costs.send_s, decoded)
+        self._hosts[number % len(self._hosts)].work(work + self._topology.send_s, decoded)
 
     def _send(self, number: int, clip: Clip) -> None:
         """Over the link of its host and that of the device's, each a clip at a time."""

@@ -16,8 +16,20 @@ from clipmux.engine.errors import UsageError
 
 HERE = "measured, docs/scaling.md"
 
-FRAME_S: dict[tuple[int, int], float] = {(340, 256): 0.38e-3, (1280, 720): 2.0e-3, (1920, 1080): 4.0e-3}
+FRAME_S: dict[tuple[int, int], float] = {(340, 256): 0.48e-3, (1280, 720): 3.3e-3, (1920, 1080): 7.9e-3}
 """CPU seconds to decode and preprocess a frame of made H.264 videos, by columns and rows."""
+
+ENGINE_S: dict[str, float] = {
+    "send_s": 0.054e-3,
+    "end_s": 0.16e-3,
+    "take_s": 0.070e-3,
+    "collect_s": 0.014e-3,
+    "write_s": 0.12e-3,
+    "hand_out_s": 0.17e-3,
+    "link_send_s": 0.16e-3,
+    "link_take_s": 0.20e-3,
+}
+"""What the engine itself takes; see ``Costs``."""
 
 INFER_S: dict[str, float] = {"float32": 2 / 12.4, "bfloat16": 2 / 22.5, "int8": 2 / 42.0}
 """CPU seconds of r3d-50 for a clip: 2 cores ÷ the clips/s that docs/benchmarks.md has for OpenVINO alone."""
@@ -35,6 +47,8 @@ class Costs:
         collect_s: the collector's, for a clip's scores.
         write_s: the collector's besides, for a video: mean, line, journal.
         hand_out_s: the supervisor's, for a video.
+        link_send_s: a decoder's besides, for a clip that travels through a socket.
+        link_take_s: inference's, likewise.
     """
 
     frame_s: float
@@ -44,6 +58,8 @@ class Costs:
     collect_s: float
     write_s: float
     hand_out_s: float
+    link_send_s: float = 0.0
+    link_take_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -117,15 +133,7 @@ def stated_costs(size: tuple[int, int], *, precision: str) -> Stated:
     if precision not in INFER_S:
         raise UsageError(f"--precision is '{precision}': give one of {', '.join(INFER_S)}")
     frame_s, source = frame_cost(size)
-    costs = Costs(
-        frame_s=frame_s,
-        send_s=0.1e-3,
-        end_s=0.2e-3,
-        take_s=0.1e-3,
-        collect_s=0.02e-3,
-        write_s=0.1e-3,
-        hand_out_s=0.2e-3,
-    )
+    costs = Costs(frame_s=frame_s, **ENGINE_S)
     sources = dict.fromkeys(vars(costs), HERE)
     return Stated(
         costs,

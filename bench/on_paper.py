@@ -21,6 +21,8 @@ WORDS = {
     "collect_s": "collect a clip's scores",
     "write_s": "write a video's line",
     "hand_out_s": "hand out a video",
+    "link_send_s": "send a clip through a socket, besides",
+    "link_take_s": "receive a clip from a socket, besides",
     "infer_s": "infer a clip",
 }
 
@@ -49,7 +51,7 @@ def needs_table(load: Load, needs: Sequence[Need]) -> Table:
     rates = f"{load.clips:,.1f} clips/s, {load.frames:,.0f} frames/s"
     if load.videos:
         rates += f", {load.videos:,.3g} videos/s"
-    table = Table("needs", "", "filled to the last", "each carries", title=rates, title_justify="left")
+    table = Table("needs", "how many", "filled to the last", "each carries", title=rates, title_justify="left")
     for column in table.columns[1:3]:
         column.justify = "right"
     for need in needs:
@@ -92,6 +94,7 @@ def cluster_table(topology: Topology, loads: Mapping[str, Streams | Videos], str
     row("clips/s offered", lambda one: f"{one.offered_per_s:,.0f}" if one.offered_per_s else "all that fit")
     row("clips/s done", lambda one: f"{one.clips_per_s:,.0f}")
     row("clips/s dropped", lambda one: f"{one.dropped_per_s:,.0f}")
+    row("clips/s left waiting", lambda one: f"{one.waiting_per_s:,.0f}")
     row("most in use", lambda one: first(one, carries))
     for name, most in carries.items():
         row(f"{name} in use", lambda one, name=name: f"{one.use[name]:.1%}", f"{most:,.0f}")  # type: ignore[misc]

@@ -2,14 +2,15 @@
 
 Every amount is a rate × what one piece of work takes ÷ the share of a resource that is to be filled:
 
-- decoder cores: frames/s · frame_s + clips/s · send_s + videos/s · end_s
+- decoder cores: frames/s · frame_s + clips/s · (send_s + link_send_s) + videos/s · end_s
 - devices: clips/s ÷ clips/s of one
 - inference links: clips/s · bytes of a clip ÷ bytes/s of a link
-- inference processes: clips/s · take_s, and one per device at least
+- inference processes: clips/s · (take_s + link_take_s), and one per device at least
 - collectors: clips/s · collect_s + videos/s · write_s
 - supervisors: videos/s · hand_out_s
 
-A CPU that infers too has all of it on the same cores, host by host, and nothing on a link.
+``link_…`` only where clips are on a link: what fits one host needs none. A CPU that infers too has all of it on the
+same cores, host by host, and nothing on a link.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .costs import Stated
+from .costs import Costs, Stated
 from .simulate import frames_of_clips
 
 CLIP_BYTES = 16 * 112 * 112 * 3
@@ -107,75 +108,75 @@ def plan(load: Load, site: Site, stated: Stated) -> list[Need]:
     Raises:
         ValueError: neither an accelerator's pace nor a CPU's is known.
     """
-    return _on_devices(load, site, stated) if stated.clips_per_s else _on_cores(load, site, stated)
+    if stated.clips_per_s is None:
+        return _on_cores(load, site, stated)
+    one = _on_devices(load, site, stated, stated.clips_per_s, linked=False)
+    counts = {need.name: need.count for need in one}
+    devices = counts.pop("devices")
+    together = sum(counts.values())
+    if together <= site.cores and devices <= site.devices:
+        return [*one, Need("hosts", together / site.cores, 1, f"{site.cores} cores, clips stay in memory")]
+    return _on_devices(load, site, stated, stated.clips_per_s, linked=True)
 
 
-def decoder_cores(load: Load, stated: Stated) -> float:
+def decoder_cores(load: Load, costs: Costs, *, linked: bool) -> float:
     """Cores that decoding, preprocessing and sending fill."""
+    send_s = costs.send_s + linked * costs.link_send_s
+    return load.frames * costs.frame_s + load.clips * send_s + load.videos * costs.end_s
+
+
+def _on_devices(load: Load, site: Site, stated: Stated, rate: float, *, linked: bool) -> list[Need]:
     costs = stated.costs
-    return load.frames * costs.frame_s + load.clips * costs.send_s + load.videos * costs.end_s
+    take_s = costs.take_s + linked * costs.link_take_s
 
+    def need(name: str, exact: float, each: str = "", least: int = 1) -> Need:
+        return Need(name, exact, max(least, _whole(exact / site.use)), each or _each(load, exact))
 
-def collector_cores(load: Load, stated: Stated) -> float:
-    """Cores that collecting and writing fill; one collector has one."""
-    return load.clips * stated.costs.collect_s + load.videos * stated.costs.write_s
-
-
-def _on_devices(load: Load, site: Site, stated: Stated) -> list[Need]:
-    rate = stated.clips_per_s or math.inf
-    cores = decoder_cores(load, stated)
+    decoding = need("decoder cores", decoder_cores(load, costs, linked=linked))
+    device = need("devices", load.clips / rate, f"{rate:,.0f} clips/s")
+    process = need("inference processes", load.clips * take_s, least=device.count)
+    writing = [
+        need("collectors", load.clips * costs.collect_s + load.videos * costs.write_s),
+        need("supervisors", load.videos * costs.hand_out_s),
+    ]
+    if not linked:
+        return [decoding, process, device, *writing]
     links = load.clips / site.link_clips_per_s
-    processes = load.clips * stated.costs.take_s
-    devices = load.clips / rate
-    collectors = collector_cores(load, stated)
-
-    def need(name: str, exact: float, each: str, least: int = 1) -> Need:
-        return Need(name, exact, max(least, _whole(exact / site.use)), each)
-
-    supervisors = load.videos * stated.costs.hand_out_s
-    decoding = need("decoder cores", cores, f"{load.clips / cores:,.0f} clips/s")
-    device = need("devices", devices, f"{rate:,.0f} clips/s")
-    process = need(
-        "inference processes", processes, f"{1 / max(stated.costs.take_s, 1e-12):,.0f} clips/s", device.count
-    )
-    collector = need("collectors", collectors, f"{load.clips / collectors:,.0f} clips/s" if collectors else "")
-    supervisor = need("supervisors", supervisors, f"{load.clips / supervisors:,.0f} clips/s" if supervisors else "")
-    together = decoding.count + process.count + collector.count + supervisor.count
-    if together <= site.cores and device.count <= site.devices:
-        host = Need("hosts", together / site.cores, 1, f"{site.cores} cores, clips stay in memory")
-        return [decoding, process, device, collector, supervisor, host]
     link = need("inference links", links, f"{site.link_clips_per_s:,.0f} clips/s at {site.link_gbit:g} Gbit/s")
-    inference = max(link.count, _whole(process.count / site.cores), _whole(device.count / site.devices))
+    hosts = max(link.count, _whole(process.count / site.cores), _whole(device.count / site.devices))
+    decoders = _whole(decoding.count / site.cores)
     return [
         decoding,
-        Need("decoder hosts", cores / site.cores, _whole(decoding.count / site.cores), f"{site.cores} cores"),
+        Need("decoder hosts", decoding.exact / site.cores, decoders, f"{site.cores} cores"),
         link,
-        Need("inference hosts", device.count / site.devices, inference, f"{site.devices} devices, a link"),
+        Need("inference hosts", device.exact / site.devices, hosts, f"{site.devices} devices, a link"),
         process,
         device,
-        collector,
-        supervisor,
+        *writing,
     ]
+
+
+def _each(load: Load, exact: float) -> str:
+    """What one carries, if so many are filled."""
+    return f"{load.clips / exact:,.0f} clips/s" if exact else "all there are"
 
 
 def _on_cores(load: Load, site: Site, stated: Stated) -> list[Need]:
     if stated.infer_s is None:
         raise ValueError("neither clips_per_s nor infer_s is known")
-    decoding = decoder_cores(load, stated)
-    infer = load.clips * (stated.infer_s + stated.costs.take_s)
-    collect = collector_cores(load, stated) + load.videos * stated.costs.hand_out_s
-    cores = decoding + infer + collect
-    each = f"{load.clips / cores:,.1f} clips/s"
+    costs = stated.costs
+    decoding = decoder_cores(load, costs, linked=False)
+    infer = load.clips * (stated.infer_s + costs.take_s)
+    rest = load.clips * costs.collect_s + load.videos * (costs.write_s + costs.hand_out_s)
+    cores = decoding + infer + rest
+    parts = {
+        "cores to decode": decoding,
+        "cores to infer": infer,
+        "cores to collect and hand out": rest,
+        "cores": cores,
+    }
     return [
-        Need("cores to decode", decoding, _whole(decoding / site.use), f"{load.clips / decoding:,.0f} clips/s"),
-        Need("cores to infer", infer, _whole(infer / site.use), f"{load.clips / infer:,.1f} clips/s"),
-        Need(
-            "cores to collect and hand out",
-            collect,
-            _whole(collect / site.use),
-            f"{load.clips / max(collect, 1e-12):,.0f} clips/s",
-        ),
-        Need("cores", cores, _whole(cores / site.use), each),
+        *(Need(name, exact, _whole(exact / site.use), _each(load, exact)) for name, exact in parts.items()),
         Need("hosts", cores / site.cores, max(1, _whole(cores / site.use / site.cores)), f"{site.cores} cores"),
     ]
 

@@ -138,6 +138,7 @@ def simulate(
     device: Device = "cpu",
     null_delay: NullDelay = "0+0",
     preprocess: Preprocess = "",
+    clip_memory: Annotated[str, typer.Option(help="How clips travel: shared, socket, or auto.")] = "auto",
     alone: Annotated[float, typer.Option(help="Seconds of inference alone, in each round.")] = 5.0,
     repeats: Repeats = REPEATED,
     json: Json = None,
@@ -158,10 +159,10 @@ def simulate(
     from .speed import configured
 
     check_outputs(repeats, json, html)
-    options = {"stride": stride, "max_batch": max_batch, "backend": backend, "device": device}
+    options = {"max_batch": max_batch, "backend": backend, "device": device, "clip_memory": clip_memory}
     measurement = agreement(
         inputs or [],
-        [configured(folder, null_delay, preprocess, **options) for folder in model or ["demo"]],
+        [configured(folder, null_delay, preprocess, stride=stride, **options) for folder in model or ["demo"]],
         workers=numbers(workers, "--workers"),
         count=videos,
         kind=parse_kinds(kind)[0],
@@ -208,7 +209,7 @@ def cluster(
     """
     from .cluster import Streams, Topology, Videos, run_cluster
     from .costs import Pace
-    from .on_paper import cluster_json, cluster_table, costs_table, duration, in_order
+    from .on_paper import cluster_json, cluster_table, duration, in_order
     from .plan import Site, video_load
 
     stream_counts = numbers(streams, "--streams") if streams else []
@@ -255,7 +256,6 @@ def cluster(
         typer.echo(json_format.dumps(cluster_json(topology, stretches, lasts), indent=1, ensure_ascii=False))
         return
     console = wide_console()
-    console.print(costs_table(dataclasses.replace(stated, infer_s=None)))
     console.print(cluster_table(topology, loads, stretches))
     for load in {type(load): load for load in loads.values()}.values():
         console.print(f"saturate as the load grows: {in_order(topology, load)}", highlight=False, soft_wrap=True)

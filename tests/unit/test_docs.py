@@ -12,11 +12,12 @@ import typer
 from clipmux.engine.cli import app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("kinetics.md", "benchmarks.md", "observability.md", "results.md")
+PAGES = ("kinetics.md", "benchmarks.md", "observability.md", "results.md", "scaling.md")
 
 
 def commands(name: str) -> list[str]:
-    text = "\n".join(re.findall(r"```\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL))
+    blocks = re.findall(r"```(\w*)\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL)
+    text = "\n".join(block for language, block in blocks if not language)
     lines = text.replace("\\\n", " ").splitlines()
     return [" ".join(line.split()) for line in lines if line.strip().startswith("clipmux ")]
 

@@ -15,7 +15,8 @@ from clipmux.bench.plan import Load, Need, Site, plan, stream_load, video_load
 from clipmux.engine.errors import UsageError
 
 COSTS = Costs(frame_s=1e-3, send_s=1e-3, end_s=5e-3, take_s=0.2e-3, collect_s=0.01e-3, write_s=0.1e-3, hand_out_s=1e-3)
-DEVICE = Stated(COSTS, clips_per_s=1000.0)
+LINKED = dataclasses.replace(COSTS, link_send_s=0.5e-3, link_take_s=0.3e-3)
+DEVICE = Stated(LINKED, clips_per_s=1000.0)
 CPU = Stated(COSTS, infer_s=20e-3)
 
 
@@ -38,15 +39,15 @@ def test_devices_of_many_hosts() -> None:
     site = Site(cores=16, devices=4, link_gbit=10, use=0.8, clip_bytes=602_112)
     found = needed(Load(8_000, 128_000, 400), site, DEVICE)
     exact = {name: need.exact for name, need in found.items()}
-    assert exact["decoder cores"] == pytest.approx(128 + 8 + 2)
+    assert exact["decoder cores"] == pytest.approx(128 + 8 + 4 + 2)
     assert exact["devices"] == pytest.approx(8)
     assert exact["inference links"] == pytest.approx(8_000 * 602_112 / (1.25e9 * 0.94))
-    assert exact["inference processes"] == pytest.approx(1.6)
+    assert exact["inference processes"] == pytest.approx(1.6 + 2.4)
     assert exact["collectors"] == pytest.approx(0.08 + 0.04)
     assert exact["supervisors"] == pytest.approx(0.4)
     assert {name: need.count for name, need in found.items()} == {
-        "decoder cores": 173,
-        "decoder hosts": 11,
+        "decoder cores": 178,
+        "decoder hosts": 12,
         "inference links": 6,
         "inference hosts": 6,  # for 10 devices three were enough; their links are not
         "inference processes": 10,
@@ -60,7 +61,7 @@ def test_what_fits_one_host_needs_no_link() -> None:
     found = needed(Load(100, 1600, 5), Site(cores=8, devices=1), DEVICE)
     assert found["hosts"].count == 1
     assert "inference links" not in found
-    assert found["decoder cores"].count == 2
+    assert found["decoder cores"].exact == pytest.approx(1.6 + 0.1 + 0.025)
 
 
 def test_a_cpu_that_infers_has_everything_on_its_cores() -> None:
