@@ -23,8 +23,8 @@ from clipmux.engine.clips import LEAST
 from clipmux.engine.config import AHEAD
 from clipmux.engine.histogram import Histogram
 
-from .costs import Costs, Pace
 from .clock import Clock, Cores, Line
+from .costs import Costs, Pace
 from .simulate import JITTER, Clip, Inference, Sender, frames_of_clips
 
 

@@ -18,8 +18,8 @@ from clipmux.engine.batcher import Batcher
 from clipmux.engine.histogram import Histogram
 from clipmux.workers.windows import windows
 
-from .costs import Costs, Pace
 from .clock import Clock, Cores, CoresByProcess, Do, Process
+from .costs import Costs, Pace
 
 JITTER = 0.2
 """Decoding a clip's frames takes up to this share more or less than the mean: pictures differ. An assumption."""
