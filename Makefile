@@ -3,6 +3,8 @@
 # make test                            every check: ruff, mypy, pytest
 # make bench [VIDEOS=folder]           every measurement of docs/benchmarks.md, for some hours, into runs/bench
 # make live-faults                     cameras that fail, for some minutes, as root (a network link is cut)
+# make chaos [MINUTES=30] [SEED=1]     random faults in random processes; docs/reliability.md
+# make soak [MINUTES=60]               memory and descriptors of a long run at full load
 # make dev                             an editable install that editors can follow
 # Nothing is needed but make and Python 3.10 or newer with venv; all else goes into .venv.
 
@@ -17,7 +19,7 @@ PACKAGES := engine workers build bench
 SOURCES := $(shell find $(PACKAGES) -type f -not -path '*/__pycache__/*' -not -path 'build/__editable__*')
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test lint types unit live-faults bench dev clean
+.PHONY: run test lint types unit live-faults chaos soak bench dev clean
 
 run: .venv/installed
 ifeq ($(VIDEOS),)
@@ -40,6 +42,12 @@ unit: .venv/checks .venv/installed
 
 live-faults: .venv/checks .venv/installed
 	$(BIN)/python tests/live_faults.py
+
+chaos: .venv/checks .venv/installed
+	$(BIN)/python tests/chaos.py --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1)
+
+soak: .venv/checks .venv/installed
+	$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),60)
 
 # Results that are there are kept: an interrupted session goes on where it was. What each one is for: docs/benchmarks.md
 BENCH ?= runs/bench
