@@ -88,6 +88,15 @@ ConfigFile = Annotated[
     typer.Option("--config", help="TOML file with any of these options as keys.", callback=_read_config, is_eager=True),
 ]
 
+Metrics = Annotated[
+    str, typer.Option(help="Serve /metrics and /healthz there, for example at 127.0.0.1:9108.", metavar="IP:PORT")
+]
+MetricsAllowRemote = Annotated[
+    bool, typer.Option("--metrics-allow-remote", help="Even where other machines can read them.")
+]
+StuckAfter = Annotated[float, typer.Option(help="Seconds without progress after which /healthz calls a stage stuck.")]
+LogFormat = Annotated[str, typer.Option(help="Of the log: text, or json (a line of JSON per event).")]
+
 
 @app.command(epilog=RUN_EXAMPLES, short_help="Classify videos.")
 @exits
@@ -158,16 +167,10 @@ def run(
         float, typer.Option(help="Frames per second that segments' clips are sampled at; 0: the model's, or 25.")
     ] = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
-    metrics: Annotated[
-        str, typer.Option(help="Serve /metrics and /healthz there, for example at 127.0.0.1:9108.", metavar="IP:PORT")
-    ] = "",
-    metrics_allow_remote: Annotated[
-        bool, typer.Option("--metrics-allow-remote", help="Even where other machines can read them.")
-    ] = False,
-    stuck_after: Annotated[
-        float, typer.Option(help="Seconds without progress after which /healthz calls a stage stuck.")
-    ] = 30.0,
-    log_format: Annotated[str, typer.Option(help="Of run.log: text, or json (a line of JSON per event).")] = "text",
+    metrics: Metrics = "",
+    metrics_allow_remote: MetricsAllowRemote = False,
+    stuck_after: StuckAfter = 30.0,
+    log_format: LogFormat = "text",
     trace: Annotated[Path | None, typer.Option(help="File to write a trace to, for Perfetto or Chrome.")] = None,
     config: ConfigFile = None,  # noqa: ARG001  (its callback does the work)
 ) -> int:
@@ -312,6 +315,10 @@ def live(
         str, typer.Option(help="Clips travel in shared memory, through the socket, or auto.")
     ] = "auto",
     log: Annotated[Path | None, typer.Option(help="File to log to; else only a failure leaves a log.")] = None,
+    metrics: Metrics = "",
+    metrics_allow_remote: MetricsAllowRemote = False,
+    stuck_after: StuckAfter = 30.0,
+    log_format: LogFormat = "text",
     config: ConfigFile = None,  # noqa: ARG001  (its callback does the work)
 ) -> int:
     """Classify camera streams as they happen: events as JSON lines, and a page."""
@@ -324,42 +331,45 @@ def live(
     from .live_run import parse_http, watch_streams
     from .model import read_model
     from .streams import LiveConfig, read_streams
+    from .watching import Watching, watched
 
     page = parse_http(http, token) if http else None
     folder = str(read_model(model).path.resolve())
     count = len(sources or []) + (len(read_streams(streams)) if streams else 0)
-    return watch_streams(
-        sources or [],
-        streams,
-        EngineConfig(
-            model=folder,
-            max_batch=max_batch,
-            device=device,
-            backend=backend,
-            null_delay_ms=parse_delay(null_delay),
-            max_delay_s=max_delay,
-            preprocess=preprocess,
-            clip_memory=clip_memory,
-        ),
-        LiveConfig(
-            model=folder,
-            max_latency_s=max_latency,
-            stall_s=stall,
-            open_timeout_s=open_timeout,
-            frame_rate=frame_rate,
-            stride_s=stride_s,
-            pace=pace,
-            loop=loop,
-            rtsp_transport=rtsp_transport,
-            max_streams=max_streams or max(16, 2 * count),
-            output=str(output) if output else None,
-            webhook=webhook,
-            mqtt=mqtt,
-        ),
-        http=page,
-        log_file=log,
-        console=Console(stderr=True),
-    )
+    with watched(Watching(metrics, metrics_allow_remote, stuck_after, log_format), live=True) as observer:
+        return watch_streams(
+            sources or [],
+            streams,
+            EngineConfig(
+                model=folder,
+                max_batch=max_batch,
+                device=device,
+                backend=backend,
+                null_delay_ms=parse_delay(null_delay),
+                max_delay_s=max_delay,
+                preprocess=preprocess,
+                clip_memory=clip_memory,
+            ),
+            LiveConfig(
+                model=folder,
+                max_latency_s=max_latency,
+                stall_s=stall,
+                open_timeout_s=open_timeout,
+                frame_rate=frame_rate,
+                stride_s=stride_s,
+                pace=pace,
+                loop=loop,
+                rtsp_transport=rtsp_transport,
+                max_streams=max_streams or max(16, 2 * count),
+                output=str(output) if output else None,
+                webhook=webhook,
+                mqtt=mqtt,
+            ),
+            http=page,
+            log_file=log,
+            console=Console(stderr=True),
+            observer=observer,
+        )
 
 
 @app.command(short_help="See it work: made videos, the whole pipeline, a table.")

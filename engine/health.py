@@ -64,7 +64,7 @@ def judge(look: Look, now: float, *, stuck_after: float) -> Health:
     """
     age = max(0.0, now - look.at)
     stages = {SUPERVISOR: StageHealth("stuck" if age > stuck_after else "ok", 1, silent_s=round(age, 1))}
-    stages |= {role: _stage(look, role, now, stuck_after) for role in look.roles}
+    stages |= {role: _stage(look, role, now, stuck_after) for role in look.roles if role not in look.apart}
     return Health(stages)
 
 

@@ -42,6 +42,7 @@ from .messages import (
     Totals,
 )
 from .model import ModelFolder
+from .observer import Observer
 from .processes import STOP_S, Interrupted, Processes
 from .streams import LiveConfig, StreamConfig, check_streams
 from .wire import encode
@@ -117,6 +118,7 @@ class LiveSupervisor(Processes):
         streams: to begin with.
         log_file: where children write what they have to say.
         http: ``host``, ``port`` and ``token`` of the page; None for none.
+        observer: is told what goes on.
 
     Attributes:
         streams: those there are, by number.
@@ -135,10 +137,11 @@ class LiveSupervisor(Processes):
         *,
         log_file: Path,
         http: dict[str, Any] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         check_streams(streams, model.labels, live.max_streams)
         config = dataclasses.replace(config, workers=live.max_streams)
-        super().__init__(config, model, run_folder=None, log_file=log_file, modules=LIVE_MODULES)
+        super().__init__(config, model, run_folder=None, log_file=log_file, modules=LIVE_MODULES, observer=observer)
         self.streams: dict[int, Stream] = {}
         self.totals: dict[str, Any] = {}
         self.page = ""
@@ -290,6 +293,23 @@ class LiveSupervisor(Processes):
     @property
     def _unfinished(self) -> bool:
         return False
+
+    def _show(self) -> None:
+        """There is always something to do, but a camera that is away is no fault of ours."""
+        apart = frozenset({CAMERA})
+        self.observer.turned(
+            self._children.values(), unfinished=not self._stopping, apart=apart, streams=self._shown_streams
+        )
+
+    def _shown_streams(self) -> dict[str, dict[str, Any]]:
+        return {
+            stream.config.name: {
+                "number": stream.number,
+                "state": stream.state,
+                **{name: stream.total(name) for name in ("frames", "clips", "dropped")},
+            }
+            for stream in self.streams.values()
+        }
 
     def _stream_of(self, child: Child) -> Stream | None:
         stream = None if child.assigned is None else self.streams.get(child.assigned)

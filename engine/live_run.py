@@ -21,8 +21,10 @@ from rich.status import Status
 from .config import EngineConfig
 from .errors import UsageError
 from .live import LiveSupervisor, Stream
+from .logs import log_supervisor
 from .messages import CONNECTING, ENDED, LIVE, RECONNECTING, STALLED
 from .model import read_model
+from .observer import Observer
 from .processes import Interrupted
 from .streams import LiveConfig, StreamConfig, check_streams, read_streams, streams_of
 
@@ -44,6 +46,7 @@ def watch_streams(
     http: dict[str, Any] | None,
     log_file: Path | None,
     console: Console,
+    observer: Observer,
 ) -> int:
     """Watch streams until all have ended, or SIGINT or SIGTERM comes; SIGHUP has the streams file read again.
 
@@ -54,6 +57,7 @@ def watch_streams(
         live: how streams are watched.
         http: where the page is; None for none.
         log_file: where to log; else a temporary file, which only a failure leaves behind.
+        observer: is told what goes on.
         console: where to say how things are. Events go to standard output, unless ``live`` names a file for them.
 
     Returns:
@@ -72,8 +76,11 @@ def watch_streams(
 
     streams = listed()
     _warn_of_secrets(sources, console)
-    with _log_at(log_file) as log_path:
-        supervisor = LiveSupervisor(config, live, model, streams, log_file=log_path, http=http)
+    with _log_at(log_file, observer.log_format) as log_path:
+        supervisor = LiveSupervisor(config, live, model, streams, log_file=log_path, http=http, observer=observer)
+        if observer.shown_at:
+            log.info("metrics and health are shown at %s", observer.shown_at)
+            console.print(f"{observer.shown_at}/metrics and /healthz show how it goes", highlight=False, soft_wrap=True)
         signals = _Signals(supervisor)
         tell = None if live.output else sys.stdout
         with signals, _StatusLine(console, supervisor) as line:
@@ -224,13 +231,13 @@ def _changed(stream: Stream) -> str:
 
 
 @contextlib.contextmanager
-def _log_at(path: Path | None) -> Iterator[Path]:
+def _log_at(path: Path | None, form: str) -> Iterator[Path]:
     """The log; a temporary one goes when all was well, or when nothing was begun."""
     if path is None:
         folder = tempfile.mkdtemp(prefix="clipmux-live-")
         temporary = Path(folder) / "live.log"
         try:
-            with _logging_to(temporary):
+            with log_supervisor(temporary, form=form):
                 yield temporary
         except UsageError:
             _discard(temporary)
@@ -241,25 +248,10 @@ def _log_at(path: Path | None) -> Iterator[Path]:
             path.open("ab").close()
         except OSError as error:
             raise UsageError(f"--log '{path}' cannot be written ({error.strerror}): give another file") from None
-        with _logging_to(path):
+        with log_supervisor(path, form=form):
             yield path
 
 
 def _discard(path: Path) -> None:
     path.unlink(missing_ok=True)
     path.parent.rmdir()
-
-
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    propagate, log.propagate = log.propagate, False
-    try:
-        yield
-    finally:
-        log.propagate = propagate
-        log.removeHandler(handler)
-        handler.close()

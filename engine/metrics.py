@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .children import COLLECTOR, DECODER, INFERENCE
+from .children import CAMERA, COLLECTOR, DECODER, INFERENCE
 from .histogram import middle
 from .observer import Look
 
@@ -104,6 +104,10 @@ def _busy(look: Look) -> Iterator[Sample]:
             yield (role, stage), seconds
 
 
+def _sent(look: Look, name: str) -> float:
+    return look.total(DECODER, name) + look.total(CAMERA, name)
+
+
 def _refused(look: Look) -> Iterator[Sample]:
     return (((role,), look.total(role, "refused")) for role in (INFERENCE, COLLECTOR))
 
@@ -149,10 +153,8 @@ FAMILIES: tuple[Family, ...] = (
         (),
         lambda look: [((), look.in_progress)],
     ),
-    Counter(
-        "clipmux_frames_decoded", "Frames out of decoders.", (), lambda look: [((), look.total(DECODER, "frames"))]
-    ),
-    Counter("clipmux_clips_sent", "Clips that decoders sent.", (), lambda look: [((), look.total(DECODER, "clips"))]),
+    Counter("clipmux_frames_decoded", "Frames out of decoders.", (), lambda look: [((), _sent(look, "frames"))]),
+    Counter("clipmux_clips_sent", "Clips that decoders sent.", (), lambda look: [((), _sent(look, "clips"))]),
     Counter("clipmux_clips_scored", "Clips with scores.", (), lambda look: [((), look.total(INFERENCE, "clips"))]),
     Counter(
         "clipmux_stage_busy_seconds",
@@ -190,6 +192,36 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 """What is told of a run."""
+
+
+def _of_streams(name: str) -> Callable[[Look], Iterator[Sample]]:
+    return lambda look: (((stream,), known[name]) for stream, known in look.streams.items())
+
+
+def _states(look: Look) -> Iterator[Sample]:
+    return (((stream, known["state"]), 1.0) for stream, known in look.streams.items())
+
+
+def _dropped(look: Look) -> Iterator[Sample]:
+    late = look.parts(INFERENCE, "drops")
+    for stream, known in look.streams.items():
+        yield (stream, "camera"), known["dropped"]
+        yield (stream, "inference"), late.get(str(known["number"]), 0.0)
+
+
+LIVE_FAMILIES: tuple[Family, ...] = (
+    *(family for family in FAMILIES if not family.name.startswith("clipmux_video")),
+    Gauge("clipmux_stream_state", "1 for the state that a stream is in.", ("stream", "state"), _states),
+    Counter("clipmux_stream_frames", "Frames of a stream.", ("stream",), _of_streams("frames")),
+    Counter("clipmux_stream_clips", "Clips of a stream that its camera sent.", ("stream",), _of_streams("clips")),
+    Counter(
+        "clipmux_stream_dropped_clips",
+        "Clips of a stream that were dropped: by the camera without room for them, by inference too late.",
+        ("stream", "place"),
+        _dropped,
+    ),
+)
+"""What is told of live streams."""
 
 
 class Metrics:

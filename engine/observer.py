@@ -7,7 +7,7 @@ again. Others only ever read the last one: no lock, no message, nothing that the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Look:
         deaths: processes that ended other than by an order to stop, by role.
         sums: see ``Totals.sums``.
         about: what inference chose.
+        apart: roles whose processes may be silent or away for reasons of others: cameras.
+        streams: by name, what is known of each live stream: ``number``, ``state``, ``frames``, ``clips``, ``dropped``.
     """
 
     at: float
@@ -71,6 +73,8 @@ class Look:
     deaths: Mapping[str, int] = field(default_factory=dict)
     sums: Mapping[str, Mapping[Key, float]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    apart: frozenset[str] = frozenset()
+    streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def total(self, role: str, name: str) -> float:
         """A count of a role's beats, summed over its processes."""
@@ -151,12 +155,21 @@ class Observer:
             self._deaths[child.role] = self._deaths.get(child.role, 0) + 1
             self._trace.mark(f"{child.name} {describe_exit(child.process.returncode)}")
 
-    def turned(self, children: Iterable[Child], *, unfinished: bool) -> None:
+    def turned(
+        self,
+        children: Iterable[Child],
+        *,
+        unfinished: bool,
+        apart: frozenset[str] = frozenset(),
+        streams: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+    ) -> None:
         """The supervisor has been round its loop once more.
 
         Args:
             children: those that live.
             unfinished: see ``Look``.
+            apart: see ``Look``.
+            streams: what gives those of ``Look``.
         """
         self._trace.tick()
         now = time.monotonic()
@@ -175,6 +188,8 @@ class Observer:
             deaths=dict(self._deaths),
             sums=self._totals.sums(),
             about=self._about,
+            apart=apart,
+            streams=streams(),
         )
 
     def closed(self) -> None:

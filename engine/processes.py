@@ -159,6 +159,10 @@ class Processes(ABC):
     def _unfinished(self) -> bool:
         """Something was begun and has no outcome: stopping now breaks it off."""
 
+    def _show(self) -> None:
+        """Tell the observer how things are."""
+        self.observer.turned(self._children.values(), unfinished=self._unfinished)
+
     # -- beginning and end ---------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
@@ -247,8 +251,8 @@ class Processes(ABC):
         self._looked = now
         self._watch_starts(now)
         self._watch(now)
-        self.observer.turned(self._children.values(), unfinished=self._unfinished)
         self._watch_ends(now)
+        self._show()
         if self._interrupted and not self._stopping:
             raise Interrupted("interrupted: everything finished is kept")
 

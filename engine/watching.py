@@ -42,8 +42,12 @@ class Watching:
 
 
 @contextlib.contextmanager
-def watched(watching: Watching) -> Iterator[Observer]:
+def watched(watching: Watching, *, live: bool = False) -> Iterator[Observer]:
     """An observer for a supervisor, and a server that shows what it is told, if one is wanted, while inside.
+
+    Args:
+        watching: what is wanted.
+        live: it is of live streams, not of videos.
 
     Raises:
         UsageError: the address is not allowed, or cannot be had.
@@ -52,10 +56,12 @@ def watched(watching: Watching) -> Iterator[Observer]:
     if not watching.metrics:
         yield observer
         return
+    from .metrics import FAMILIES, LIVE_FAMILIES, Metrics
     from .status_server import StatusServer, parse_address  # only who wants it loads it
 
     address = parse_address(watching.metrics, remote=watching.allow_remote)
-    server = StatusServer(observer, address, stuck_after=watching.stuck_after_s)
+    metrics = Metrics(LIVE_FAMILIES if live else FAMILIES)
+    server = StatusServer(observer, address, stuck_after=watching.stuck_after_s, metrics=metrics)
     observer.shown_at = server.url
     try:
         yield observer

@@ -38,9 +38,9 @@ def videos(tmp_path: Path) -> Path:
 class Watched:
     """A run that goes on, and what it shows."""
 
-    def __init__(self, *args: object) -> None:
+    def __init__(self, *args: object, command: str = "run") -> None:
         self.process = subprocess.Popen(
-            [CLIPMUX, "run", *map(str, args), "--metrics", "127.0.0.1:0"],
+            [CLIPMUX, command, *map(str, args), "--metrics", "127.0.0.1:0"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -104,8 +104,8 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def watched(*args: object) -> Iterator[Watched]:
-    run = Watched(*args)
+def watched(*args: object, command: str = "run") -> Iterator[Watched]:
+    run = Watched(*args, command=command)
     try:
         yield run
     finally:
@@ -201,6 +201,33 @@ def test_a_stage_that_is_stopped_turns_health_red_by_name(
         assert shown.health() == (503, [role])
         child.send_signal(signal.SIGCONT)
         eventually(lambda: shown.health() == (200, []))
+
+
+def test_live_streams_show_what_they_drop_and_a_camera_that_dies_is_no_ill_health(tmp_path: Path) -> None:
+    """Two streams, faster than the device: clips are dropped, and told by stream, whatever becomes of the cameras."""
+    folder, log = tmp_path / "cameras", tmp_path / "log"
+    videos = [video.path for video in write_short_videos(folder, 2, frames=100, size=(96, 64))]
+    options = ["--model", "demo", "--backend", "null", "--null-delay", "0+400", "--loop", "--pace", 4]
+    with watched(*videos, *options, "--log", log, "--log-format", "json", command="live") as shown:
+        name = videos[0].stem
+        late = {"stream": name, "place": "inference"}
+        eventually(lambda: shown.told("clipmux_stream_dropped_clips_total", **late) >= 2)
+        assert shown.told("clipmux_stream_state", stream=name, state="live") == 1
+        assert shown.health() == (200, [])
+        frames, dropped = (
+            shown.told("clipmux_stream_frames_total", stream=name),
+            shown.told("clipmux_stream_dropped_clips_total", **late),
+        )
+        for child in psutil.Process(shown.process.pid).children():
+            if any(part.startswith("camera-") for part in cmdline(child)):
+                child.kill()
+        eventually(lambda: shown.told("clipmux_process_deaths_total", role="camera") >= 2)
+        assert shown.health() == (200, [])
+        eventually(lambda: shown.told("clipmux_stream_frames_total", stream=name) > frames)
+        assert shown.told("clipmux_stream_dropped_clips_total", **late) >= dropped
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.process.wait(DEADLINE_S) == 0
+    assert {json.loads(line)["process"] for line in log.read_text().splitlines()} >= {"supervisor"}
 
 
 def test_a_killed_supervisor_leaves_a_trace_that_can_be_read(videos: Path, null_model: Path, tmp_path: Path) -> None:

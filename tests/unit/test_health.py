@@ -82,3 +82,8 @@ def test_a_device_that_holds_clips_and_gives_none_back_makes_no_progress(
 def test_a_beat_that_says_nothing_of_a_device_is_progress() -> None:
     assert _progressed({}, {})
     assert _progressed({"clips": 1}, {"clips": 1})
+
+
+def test_roles_that_may_be_away_do_not_count() -> None:
+    look = Look(NOW, (), ("camera", "inference"), unfinished=True, apart=frozenset({"camera"}))
+    assert judge(look, NOW, stuck_after=10.0).to_json()["stuck"] == ["inference"]
