@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -111,6 +112,7 @@ def watched(*args: object, command: str = "run") -> Iterator[Watched]:
     finally:
         run.process.kill()
         run.process.communicate()
+        eventually(lambda: not list(Path(os.environ["TMPDIR"]).iterdir()))  # its orphans have tidied up
 
 
 def slow(model: Path, output: Path, *options: object, ms: int = 20) -> list[object]:
