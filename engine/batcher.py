@@ -39,8 +39,8 @@ class Waiting(Protocol[Item]):
     def due(self, now: float) -> float | None:
         """Seconds until an idle device would get a partial batch; None if no clip waits."""
 
-    def took(self, seconds: float) -> None:
-        """The device took so long for a batch."""
+    def took(self, count: int, seconds: float) -> None:
+        """The device took so long for a batch of so many clips."""
 
     def dropped(self, now: float) -> list[Item]:
         """The clips that were given up since this was last asked."""
@@ -105,7 +105,7 @@ class Batcher(Generic[Item]):
             return None
         return max(0.0, self._waiting[0][0] + self._max_delay - now)
 
-    def took(self, seconds: float) -> None:
+    def took(self, count: int, seconds: float) -> None:
         """How long the device takes changes nothing: nothing is ever given up."""
 
     def dropped(self, now: float) -> list[Item]:  # noqa: ARG002

@@ -6,6 +6,8 @@ are, so that nobody saves up a share (start-time fair queuing: Goyal, Vin, Cheng
 
 A clip is given up when it can no longer be scored within ``max_latency`` of its last frame, or when more wait than
 there is room for: then the oldest clip of the stream that is furthest over its share. Everything given up is counted.
+What the device lately took for a clip says how many clips go into a batch, so that it takes half of ``max_latency`` at
+most, and how long before its time is up a clip must go.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 REMEMBERED = 8
-"""Batches whose times say how long the next one will take."""
+"""The slowest of so many batches says what a clip takes."""
 
 
 @dataclass
@@ -68,7 +70,8 @@ class FairBatcher(Generic[Item]):
         self._count = 0
         self._dropped: list[Item] = []
         self._drops: dict[int, int] = {}
-        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._took: deque[float] = deque(maxlen=REMEMBERED)
+        """Seconds for each clip of the last batches."""
 
     def __len__(self) -> int:
         return self._count
@@ -112,22 +115,23 @@ class FairBatcher(Generic[Item]):
             more: further clips are on their way. Streams have no end, so that a wait is only bounded by ``max_delay``.
         """
         self._give_up(now)
-        if not idle or not self._count or (self._count < self.size and more and self.due(now) != 0):
+        most = self._batch
+        if not idle or not self._count or (self._count < most and more and self.due(now) != 0):
             return []
-        return [self._serve() for _ in range(min(self._count, self.size))]
+        return [self._serve() for _ in range(min(self._count, most))]
 
     def full(self, *, idle: bool) -> bool:
         """Whether a full batch would go at once to a device that has a place."""
-        return idle and self._count >= self.size
+        return idle and self._count >= self._batch
 
     def due(self, now: float) -> float | None:
         """Seconds until an idle device would get a partial batch; None if no clip waits."""
         arrived = [stream.waiting[0][0] for stream in self._active()]
         return max(0.0, min(arrived) + self._max_delay - now) if arrived else None
 
-    def took(self, seconds: float) -> None:
-        """The device took so long for a batch: a clip is expected to take the longest of the last few times."""
-        self._seconds.append(seconds)
+    def took(self, count: int, seconds: float) -> None:
+        """The device took so long for a batch of so many clips."""
+        self._took.append(seconds / count)
 
     def dropped(self, now: float) -> list[Item]:
         """The clips given up since this was last asked."""
@@ -145,10 +149,16 @@ class FairBatcher(Generic[Item]):
         self._count -= 1
         return stream.waiting.popleft()[1]
 
+    @property
+    def _batch(self) -> int:
+        """Clips in a batch: a full one, or as many as take half of the time there is."""
+        per_clip = max(self._took, default=0.0)
+        return self.size if per_clip <= 0 else max(1, min(self.size, int(self._max_latency / 2 / per_clip)))
+
     def _give_up(self, now: float) -> None:
         """Drop what can no longer be scored in time."""
         # At most half of the time that there is: what is never tried would never be found to be fast again.
-        takes = min(max(self._seconds, default=0.0), self._max_latency / 2)
+        takes = min(self._batch * max(self._took, default=0.0), self._max_latency / 2)
         latest = now + takes - self._max_latency
         for stream in self._active():
             while stream.waiting and self._decoded_at(stream.waiting[0][1]) < latest:

@@ -156,7 +156,7 @@ class Inference:
             for clip in result.tag:
                 self._latency.add(now - clip.decoded_at)
             self._batches[len(result.tag)] += 1
-            self._batcher.took(result.seconds)
+            self._batcher.took(len(result.tag), result.seconds)
             self._stages.add("infer", result.seconds)
             self._in_device -= len(result.tag)
             self._show(result)

@@ -96,7 +96,7 @@ def test_what_can_no_longer_be_in_time_is_given_up_and_counted() -> None:
         fair.add(Item(7, at, number), at)
     assert fair.dropped(10.0) == []
     assert [item.number for item in fair.dropped(10.5)] == [0]
-    fair.took(2.0)  # the next batch is expected to take as long
+    fair.took(1, 0.5)  # a batch of four is expected to take two
     assert [item.number for item in fair.dropped(11.5)] == [1]
     assert fair.dropped(11.5) == []
     assert fair.drops == {7: 2}
@@ -105,18 +105,27 @@ def test_what_can_no_longer_be_in_time_is_given_up_and_counted() -> None:
 
 def test_a_device_that_was_too_slow_once_is_tried_again() -> None:
     fair = filled({0: 4}, max_latency=1.0)
-    fair.took(30.0)  # the machine stood still: no clip could make it, and no other batch would tell that it is over
-    assert [item.number for item in fair.take(0.4, idle=True, more=False)] == [0, 1, 2, 3]
+    fair.took(1, 30.0)  # the machine stood still: no clip could make it, and no other batch would tell that it is over
+    assert [item.number for item in fair.take(0.4, idle=True, more=False)] == [0]
 
 
 def test_the_device_is_believed_to_be_as_slow_as_it_lately_was() -> None:
     fair = batcher(max_latency=10.0)
-    fair.took(9.0)
+    fair.took(4, 4.8)
     for _ in range(8):
-        fair.took(1.0)
+        fair.took(4, 1.0)
     fair.add(Item(0, 0.0), 0.0)
-    assert fair.dropped(8.5) == []
-    assert len(fair.dropped(9.5)) == 1
+    assert fair.dropped(8.9) == []  # a batch takes 1.0
+    assert len(fair.dropped(9.1)) == 1
+
+
+def test_a_batch_takes_half_of_the_time_there_is_at_most() -> None:
+    fair = filled({0: 9}, max_latency=10.0)
+    fair.took(1, 2.0)
+    assert fair.full(idle=True)
+    assert len(fair.take(0.0, idle=True, more=True)) == 2
+    fair.took(2, 0.1)
+    assert len(fair.take(0.0, idle=True, more=True)) == 2  # the slowest of the last ones counts
 
 
 def test_more_than_there_is_room_for_costs_the_oldest_of_who_is_most_over_its_share() -> None:
