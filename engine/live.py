@@ -45,6 +45,7 @@ from .model import ModelFolder
 from .observer import Observer
 from .processes import STOP_S, Interrupted, Processes
 from .streams import LiveConfig, StreamConfig, check_streams
+from .watchdogs import overdue
 from .wire import encode
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ STEADY_S = 10.0
 """After a camera was live for so long, the next wait is short again."""
 GRACE_S = 5.0
 """A camera that is connecting is given so long beyond what that may take."""
+WATCHER_TIMEOUT_S = 30.0
+"""A watcher beats twice a second; one that is silent for so long is replaced."""
 DRAIN_S = 3.0
 """The last clips of files that have ended are waited for so long beyond ``max_latency_s``."""
 EVENTS_MOST = 10_000
@@ -74,7 +77,6 @@ class Stream:
         backoff: how long its next camera waits.
         child: its camera; None between two.
         moved_at: when it last had a new frame.
-        given_up: why its camera was killed, if it was.
         again_at: when its next camera starts.
         counts: frames, clips, dropped of the camera that is there.
         before: the same of those that are gone.
@@ -91,7 +93,6 @@ class Stream:
     """Why it is so, if there is something to say."""
     moved_at: float = 0.0
     live_since: float = 0.0
-    given_up: str = ""
     again_at: float | None = None
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     before: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -105,7 +106,7 @@ class Stream:
 
     def forget_camera(self) -> None:
         self.before = {name: self.total(name) for name in ("frames", "clips", "dropped")}
-        self.counts, self.child, self.given_up = {}, None, ""
+        self.counts, self.child = {}, None
 
 
 class LiveSupervisor(Processes):
@@ -231,7 +232,9 @@ class LiveSupervisor(Processes):
     def _hear(self, child: Child, message: Control) -> None:
         super()._hear(child, message)
         stream = self._stream_of(child)
-        if isinstance(message, Hello) and child.role == PAGE:
+        if isinstance(message, Hello) and child.role in (INFERENCE, WATCHER) and self.streams:
+            self._tell_streams(child.role)  # it takes the place of one that had been told
+        elif isinstance(message, Hello) and child.role == PAGE:
             self.page = str(message.about.get("url", ""))
         if isinstance(message, Goodbye) and stream is not None:
             stream.count(message.figures)
@@ -251,12 +254,14 @@ class LiveSupervisor(Processes):
             stream.forget_camera()
             self._tell(stream, ENDED, message.message)
         else:
-            log.warning("%s: %s", stream.config.name, message.message)
+            child.last_words = f"ended: {message.message}"
 
     def _obey(self, child: Child, message: Control) -> None:
         if isinstance(message, Happened):
             self._events.append(message.line)
         elif isinstance(message, Beat):
+            if message.counts.get("clips", 0) > child.counts.get("clips", 0):
+                self._progressed = time.monotonic()
             child.counts = message.counts
             if (stream := self._stream_of(child)) is not None:
                 self._moved(stream, message.counts)
@@ -345,32 +350,43 @@ class LiveSupervisor(Processes):
         stream.again_at = None
         stream.forget_camera()
         if child is not None and child.name in self._children:
-            child.stopping = True
-            child.kill()
-            self._reap(child)
+            self._kill([child], why="is not needed any more")
+
+    def _reap(self, child: Child) -> int | None:
+        if child.role == CAMERA:  # what it counted is with its stream: a list of all there ever were would grow
+            child.left = True
+        return super()._reap(child)
 
     def _died(self, child: Child, how: str) -> None:
-        stream = self._stream_of(child)
-        if stream is None:
-            raise ClipmuxError(f"the {child.role} process {how}: see '{self._log_file}', and start again")
-        if stream.given_up:
-            state, how = STALLED if stream.state == LIVE else RECONNECTING, stream.given_up
-        else:
-            state, how = RECONNECTING, f"its camera process {how}"
-            log.warning("%s: %s", stream.config.name, how)
+        if child.role == CAMERA:
+            if (stream := self._stream_of(child)) is not None:
+                stalled = child.overdue != "" and stream.state == LIVE
+                self._again(stream, STALLED if stalled else RECONNECTING, how if stalled else f"its process {how}")
+            return
+        try:
+            self._restart(child, how)
+        except ClipmuxError:
+            raise ClipmuxError(f"the {child.role} process {how}, again and again: see '{self._log_file}'") from None
+        if child.role == INFERENCE:  # it alone knew which slots of the clip memory it had lent
+            for stream in self.streams.values():
+                if stream.child is not None:
+                    self._end_camera(stream)
+                    self._again(stream, RECONNECTING, "inference is started again")
+
+    def _again(self, stream: Stream, state: str, detail: str) -> None:
+        """Its camera is gone: start another after a while."""
         stream.forget_camera()
         stream.connection += 1
         stream.again_at = time.monotonic() + stream.backoff.next()
-        self._tell(stream, state, how)
+        self._tell(stream, state, detail)
 
     def _watch(self, now: float) -> None:
         for stream in self.streams.values():
-            if stream.again_at is not None and stream.again_at <= now:
+            if stream.again_at is not None and stream.again_at <= now and self._ready(INFERENCE):
                 self._start_camera(stream)
-            elif (child := stream.child) is not None and not stream.given_up and (why := self._overdue(stream, now)):
-                log.warning("%s %s: its camera process is replaced", stream.config.name, why)
-                stream.given_up = why
-                child.kill()
+        for child in self._children.values():
+            if not child.stopping and child.killed is None and (why := self._overdue(child, now)):
+                self._give_up(child, why)
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             self._tell_totals(now)
@@ -378,21 +394,23 @@ class LiveSupervisor(Processes):
                 if stream.again_at is not None:
                     self._tell(stream, stream.state, stream.detail)
 
-    def _overdue(self, stream: Stream, now: float) -> str:
-        """Why its camera must be given up, as the end of a sentence about the stream; empty while it need not be."""
-        child = stream.child
-        if child is None or child.stopping:
-            return ""
+    def _overdue(self, child: Child, now: float) -> str:
+        """Why a child must be given up, as the end of a sentence about it; empty while it need not be."""
         silent = now - max(child.started, child.last_progress)
+        if child.role == INFERENCE and child.ready:
+            return overdue(child, self._config, now)
+        if child.role == WATCHER and child.ready:
+            return _longer(silent, WATCHER_TIMEOUT_S, "gave no sign of life")
+        stream = self._stream_of(child)
+        if stream is None:
+            return ""
         if not child.ready:
-            limit = self._config.start_timeout_s
-            return f"was not ready after {limit:g} s" if silent > limit else ""
+            return _longer(silent, self._config.start_timeout_s, "was not ready")
         if stream.state != LIVE:
-            limit = 2 * self._live.open_timeout_s + GRACE_S
-            return f"gave no sign of life for {limit:g} s" if silent > limit else ""
+            return _longer(silent, 2 * self._live.open_timeout_s + GRACE_S, "gave no sign of life")
         # A file may be slower than any stall; that its process lives is all that can be asked of it.
         still = silent if stream.config.scheme == "file" else now - stream.moved_at
-        return f"had no new frame for {self._live.stall_s:g} s" if still > self._live.stall_s else ""
+        return _longer(still, self._live.stall_s, "had no new frame")
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -453,8 +471,12 @@ class LiveSupervisor(Processes):
             "device_busy": (busy - busy_then) / seconds / self.about.get("runners", 1),
         }
         for child in self._children.values():
-            if child.role == WATCHER:
+            if child.role == WATCHER and child.ready:
                 self._send(child, Totals(self.totals))
 
     def _counts(self, role: str) -> dict[str, Any]:
         return next((child.counts for child in self._children.values() if child.role == role), {})
+
+
+def _longer(seconds: float, limit: float, what: str) -> str:
+    return f"{what} for {limit:g} s" if seconds > limit else ""

@@ -101,16 +101,30 @@ def test_a_camera_process_that_dies_or_hangs_is_replaced(cameras: list[Path], tm
         assert process.returncode == 0
 
 
-@pytest.mark.parametrize("role", ["inference", "watcher"])
-def test_a_process_that_all_need_ends_the_command_with_a_sentence(
-    cameras: list[Path], tmp_path: Path, role: str
-) -> None:
-    with running(cameras[0], "--model", "demo", "--loop", "--log", tmp_path / "log") as (process, said):
-        until(lambda: ": live" in said.read_text())
-        children(process, role)[0].kill()
+def test_inference_is_replaced_and_every_stream_goes_on(cameras: list[Path]) -> None:
+    with running(*cameras, "--model", "demo", "--loop") as (process, said):
+        assert process.stdout is not None
+        until(lambda: said.read_text().count(": live") == 2)
+        process.stdout.readline()
+        children(process, "inference")[0].kill()
+        until(lambda: said.read_text().count(": live") == 4)
+        until(lambda: json.loads(process.stdout.readline())["connection"] == 2)
+        process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-        assert process.returncode == 1
-        assert f"clipmux: the {role} process was killed by SIGKILL" in said.read_text()
+        assert process.returncode == 0
+
+
+def test_the_watcher_is_replaced_and_goes_on_telling(cameras: list[Path]) -> None:
+    with running(cameras[0], "--model", "demo", "--loop") as (process, said):
+        assert process.stdout is not None
+        until(lambda: said.read_text().count(": live") == 1)
+        process.stdout.readline()
+        children(process, "watcher")[0].kill()
+        until(lambda: json.loads(process.stdout.readline())["event"] == "started")
+        assert said.read_text().count(": live") == 1
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
 
 
 def test_more_than_the_device_can_do_is_dropped_from_whom_it_is_fair_to_drop(
