@@ -21,10 +21,14 @@ from clipmux.engine.backends import choose, open_backend
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.device import softmax
 from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
+from clipmux.engine.gather import gather
 from clipmux.engine.model import ModelFolder, read_model
+from clipmux.engine.streams import LiveConfig, StreamConfig
 from clipmux.workers.decode import decode
+from clipmux.workers.live_sources import Received, open_source
 from clipmux.workers.preprocess import Preprocess, open_preprocess
 from clipmux.workers.sources import Video
+from clipmux.workers.time_windows import TimeWindows
 from clipmux.workers.windows import windows
 
 from .bare import pull, push
@@ -84,6 +88,31 @@ def _clips(video: Video, model: ModelFolder, stride: int, preprocess: Preprocess
         yield np.stack(window.frames)
 
 
+def _watch(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str, Any]:
+    """A stream to clips, at its own pace, as a camera does it."""
+    model = read_model(config.model)
+    preprocess = _preprocess(config, model)
+    live, stream = LiveConfig.from_json(asked["live"]), StreamConfig.from_json(asked["stream"])
+    windows_in_time: TimeWindows[Received, Any] = TimeWindows(
+        length=model.frames,
+        rate=live.frame_rate,
+        stride_s=live.stride_s,
+        keep=lambda received: preprocess(received.frame),
+    )
+    clip = np.empty(model.clip_shape, np.uint8)
+    begin()
+    cpu, wall = time.process_time(), time.perf_counter()
+    frames = clips = 0
+    for received in open_source(stream, live, lambda: None):
+        frames += 1
+        for window in windows_in_time.add(received, received.frame.seconds or 0.0, received.frame.duration):
+            gather(clip, window.frames)
+            clips += 1
+        if time.perf_counter() - wall > asked["seconds"]:
+            break
+    return {"frames": frames, "clips": clips, "cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+
+
 def _inference(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str, Any]:
     """Full batches that are there already, through all runners at once."""
     model = read_model(config.model)
@@ -106,7 +135,7 @@ def _first(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str,
     return {"clips": len(clips), "best": int(np.concatenate(scores).mean(0).argmax())}
 
 
-STAGES = {"decode": _decode, "inference": _inference, "first": _first, "push": push, "pull": pull}
+STAGES = {"decode": _decode, "watch": _watch, "inference": _inference, "first": _first, "push": push, "pull": pull}
 
 
 def _preprocess(config: EngineConfig, model: ModelFolder) -> Preprocess:

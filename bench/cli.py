@@ -13,7 +13,7 @@ from clipmux.engine.exits import exits
 
 from .options import Workers
 from .scaling import cluster, simulate
-from .speed import decode, end_to_end, inference, memory, sweep, transport, watchers
+from .speed import decode, end_to_end, inference, memory, streams, sweep, transport, watchers
 
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -128,3 +128,4 @@ bench_app.command(short_help="Clips to the device and nothing else, beside a bar
 bench_app.command(short_help="What metrics, a trace and a log of JSON cost a run.")(watchers)
 bench_app.command(short_help="The engine simulated, beside a real run.")(simulate)
 bench_app.command(short_help="A cluster on paper, and what saturates first.")(cluster)
+bench_app.command(short_help="How many camera streams are sustained.")(streams)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -355,6 +356,55 @@ def watchers(
         frames=frames,
         alone_s=alone,
         repeats=repeats,
+        console=wide_console(),
+    )
+    keep(measurement, json, html)
+
+
+@exits
+def streams(
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[VIDEOS…]", help="Files to play; else made ones of 340x256 at 30/s.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "demo",
+    count: Annotated[int, typer.Option("--streams", help="So many, in place of a search.")] = 0,
+    seconds: Annotated[float, typer.Option(help="How long they must be sustained.")] = 60.0,
+    bound_ms: Annotated[float, typer.Option(help="What 99% of latencies keep within.")] = 500.0,
+    overload: Annotated[float, typer.Option(help="Also try so many times that number, with weights.")] = 0.0,
+    max_latency: Annotated[float, typer.Option(help="As of 'clipmux live'.")] = 1.0,
+    max_delay: Annotated[float, typer.Option(help="As of 'clipmux live'.")] = 0.03,
+    max_batch: MaxBatch = 64,
+    alone: Annotated[float, typer.Option(help="Seconds of each stage alone.")] = 10.0,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    null_delay: NullDelay = "0+0",
+    preprocess: Preprocess = "",
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """The largest number of camera streams that is sustained, beside what their stages cost alone.
+
+    Streams are files at their own pace. Sustained: no clip dropped, no file behind, 99% of latencies in time.
+
+    Examples:
+
+      clipmux bench streams --model model-int8 --json streams.json
+
+      clipmux bench streams --model model-int8 --streams 20 --overload 3
+    """
+    from .streams import streams as measure
+
+    check_outputs(1, json, html)
+    options = {"backend": backend, "device": device, "max_delay_s": max_delay, "max_batch": max_batch}
+    measurement = measure(
+        inputs or [],
+        configured(model, null_delay, preprocess, **options),
+        count=count,
+        seconds=seconds,
+        bound_s=bound_ms / 1000,
+        overload=overload,
+        max_latency_s=max_latency,
+        alone_s=alone,
         console=wide_console(),
     )
     keep(measurement, json, html)
