@@ -203,9 +203,15 @@ def search(attempt: Any, ideal: float, seconds: float, bound_s: float) -> Trial:
         ClipmuxError: not one stream is sustained.
     """
     low, high = 0, max(2, math.ceil(1.1 * ideal))
+    failed = False
     number = max(1, round(0.85 * ideal))
     while high - low > 1:
-        low, high = (number, high) if attempt(number, seconds / QUICK).sustained(bound_s) else (low, number)
+        if attempt(number, seconds / QUICK).sustained(bound_s):
+            low = number
+        else:
+            high, failed = number, True
+        if high - low <= 1 and not failed:  # more than the ideal that was measured
+            high *= 2
         number = (low + high) // 2
     for number in range(low, 0, -1):
         if (trial := attempt(number, seconds)).sustained(bound_s):
