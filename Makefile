@@ -2,7 +2,7 @@
 # make run VIDEOS=folder MODEL=folder  classify your own videos
 # make test                            every check: ruff, mypy, pytest
 # make bench [VIDEOS=folder]           every measurement of docs/benchmarks.md, for some hours, into runs/bench
-# make live-faults                     cameras that fail, for some minutes, as root (a network link is cut)
+# make live-faults live-soak                     cameras that fail, for some minutes, as root (a network link is cut)
 # make chaos [MINUTES=30] [SEED=1]     random faults in random processes; docs/reliability.md
 # make soak [MINUTES=60]               memory and descriptors of a long run at full load
 # make dev                             an editable install that editors can follow
@@ -39,6 +39,9 @@ types: .venv/checks .venv/installed
 
 unit: .venv/checks .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal  # a worker per core: no threads besides
+
+live-soak: .venv/checks .venv/installed
+	$(BIN)/python tests/live_soak.py
 
 live-faults: .venv/checks .venv/installed
 	$(BIN)/python tests/live_faults.py
