@@ -118,7 +118,9 @@ class Stage:
         """Have these streams, and wait until the watcher knows them."""
         self.tell("watcher", Streams(list(streams)))
         self.beats.clear()
+        deadline = time.monotonic() + 20
         while self.beats.get("streams") != len(streams):
+            assert time.monotonic() < deadline, "the watcher does not know its streams"
             self.hear("watcher", Beat)
 
     def totals(self, **figures: float) -> None:

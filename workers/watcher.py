@@ -99,8 +99,9 @@ class Watcher:
         self._hear_out()
         for stream in self._streams.values():
             self._tell(stream.finish(time.time()))
+        deadline = time.monotonic() + SINKS_CLOSE_S
         for sink in self._sinks:
-            sink.close(SINKS_CLOSE_S)
+            sink.close(max(0.0, deadline - time.monotonic()))
         self._link.send(Goodbye({**self._stages.figures(), "events": self._told, "refused": self._refused}))
         self._reports.close(linger=0)
         if self._feed is not None:

@@ -79,6 +79,29 @@ def test_what_cannot_be_delivered_waits_in_order_and_the_oldest_go_when_there_ar
     assert (sink.delivered, sink.refused) == (10, 0)
 
 
+def test_what_is_dropped_while_it_is_being_delivered_takes_nothing_else_along() -> None:
+    class Slow(Stubborn):
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun = threading.Event()
+
+        def deliver(self, lines: list[bytes]) -> None:
+            self.begun.set()
+            assert self.willing.wait(10)
+            super().deliver(lines)
+
+    slow = Slow()
+    sink = Sink(slow, most=3)
+    first, *others = numbered(4)
+    sink.put(first)
+    assert slow.begun.wait(10)
+    for line in others:
+        sink.put(line)
+    slow.willing.set()
+    sink.close(5)
+    assert slow.got == [first, *others]
+
+
 def test_closing_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     sink = Sink(Stubborn())
     for line in numbered(3):
@@ -119,7 +142,7 @@ def test_a_full_disk_is_said_and_what_waited_is_written_once_there_is_room(
         assert file.read_bytes().splitlines() == numbered(9000)
         assert "takes events again" in caplog.text
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 # --- webhook ---------------------------------------------------------------------------------------------------------

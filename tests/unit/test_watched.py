@@ -54,7 +54,7 @@ def test_clips_of_an_older_connection_are_too_late() -> None:
     scored(stream, 0, 0.9, now=1.0)
     lines = state(stream, "live", now=2.0, connection=2)
     assert [(line["event"], line["connection"]) for line in lines] == [("ended", 1)]
-    assert scored(stream, 1, 0.9, now=2.1) == []
+    assert scored(stream, 0, 0.9, now=2.1) == [], "of the first connection"
     assert state(stream, "stalled", now=2.2) == []
     assert stream.state == "live"
     (line, *_) = scored(stream, 0, 0.9, now=3.0, connection=2)
