@@ -6,21 +6,23 @@ host has a link of its own in each direction; the network between them is taken 
 one collector, one thread, which no link holds up: they are a hundredth of what clips are.
 
 Videos: every decoder always has another one, and what is measured is a stretch of a run that goes on. Streams: each has
-its own phase; a clip is dropped and counted where its stream still works on the one before or has no slot, so that
-nothing grows without bound.
+its own phase; a clip is dropped and counted where its stream still works on the one before or has no slot, and where
+engine/fair.py gives it up because it is late.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from clipmux.engine.batcher import Batcher
+from clipmux.engine.batcher import Batcher, Waiting
 from clipmux.engine.clips import LEAST
 from clipmux.engine.config import AHEAD
+from clipmux.engine.fair import FairBatcher
 from clipmux.engine.histogram import Histogram
 
 from .clock import Clock, Cores, Line
@@ -87,12 +89,19 @@ class Videos:
 
 @dataclass(frozen=True)
 class Streams:
-    """So many streams, each with a clip of ``frames`` decoded frames every ``every_s`` seconds."""
+    """So many streams, each with a clip of ``frames`` decoded frames every ``every_s`` seconds; a clip that cannot be
+    scored within ``max_latency_s`` is given up."""
 
     count: int
     frames: float
     every_s: float
     max_delay_s: float
+    max_latency_s: float = 1.0
+
+    @property
+    def slots(self) -> int:
+        """Of a stream, as engine/streams.py has it: clips that can still be in time, and three besides."""
+        return math.ceil(self.max_latency_s / self.every_s) + 3
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,7 @@ def run_cluster(topology: Topology, load: Videos | Streams, *, seconds: float, w
         warm_up_s: simulated before, that do not.
         seed: of phases, and of how much the work on clips differs.
     """
-    cluster = _Cluster(topology, load.max_delay_s, random.Random(seed))  # noqa: S311  (nothing secret)
+    cluster = _Cluster(topology, load, random.Random(seed))  # noqa: S311  (nothing secret)
     if isinstance(load, Streams):
         cluster.play(load)
     else:
@@ -176,7 +185,7 @@ class _Counts:
 
 
 class _Cluster:
-    def __init__(self, topology: Topology, max_delay_s: float, rng: random.Random) -> None:
+    def __init__(self, topology: Topology, load: Videos | Streams, rng: random.Random) -> None:
         self.clock = clock = Clock()
         self._topology = topology
         self._costs = topology.costs
@@ -189,10 +198,11 @@ class _Cluster:
             Inference(
                 clock,
                 thread,
-                Batcher(size=topology.pace.batch, max_delay=max_delay_s, runners=topology.pace.runners),
+                _batcher(topology, load),
                 topology.pace,
                 take_s=topology.take_s,
                 scored=self._scored,
+                dropped=self._gave_up,
             )
             for thread in self._threads
         ]
@@ -215,7 +225,7 @@ class _Cluster:
     def play(self, streams: Streams) -> None:
         """Every stream on a host of its own turn, from a random moment of its first clip on."""
         for number in range(streams.count):
-            sender = Sender(self._slots(streams.count))
+            sender = Sender(streams.slots)
             first = self._random.random() * streams.every_s
             self.clock.at(first, partial(self._frame, number, sender, streams, _Busy()))
 
@@ -274,6 +284,9 @@ class _Cluster:
         seconds = 1 / self._topology.link_clips_per_s
         out.serve(seconds, lambda: into.serve(seconds, lambda: self._inferences[device].arrive(clip)))
 
+    def _gave_up(self, _: Clip) -> None:
+        self._dropped += 1
+
     # -- the collector -------------------------------------------------------------------------------------------------
 
     def _scored(self, clips: list[Clip]) -> None:
@@ -321,6 +334,21 @@ class _Cluster:
             "supervisor": [self._supervisor.busy_s],
         }
         return _Counts(busy, self._offered, self._dropped, self._collected)
+
+
+def _batcher(topology: Topology, load: Videos | Streams) -> Waiting[Clip]:
+    """As engine/inference.py has it for either."""
+    size = topology.pace.batch
+    if isinstance(load, Videos):
+        return Batcher(size=size, max_delay=load.max_delay_s, runners=topology.pace.runners)
+    return FairBatcher(
+        size=size,
+        max_delay=load.max_delay_s,
+        max_latency=load.max_latency_s,
+        capacity=max(size, -(-load.count // topology.processes) * load.slots),
+        stream_of=lambda clip: clip.video,
+        decoded_at=lambda clip: clip.decoded_at,
+    )
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from clipmux.engine.batcher import Batcher
+from clipmux.engine.batcher import Batcher, Waiting
 from clipmux.engine.histogram import Histogram
 from clipmux.workers.windows import windows
 
@@ -126,17 +126,19 @@ class Inference:
         pace: of the device.
         take_s: CPU seconds of the thread for each clip.
         scored: called with each batch, once its scores are there.
+        dropped: called with each clip that the batcher gives up, as it does with those of streams.
     """
 
     def __init__(
         self,
         clock: Clock,
         cores: Cores | Process,
-        batcher: Batcher[Clip],
+        batcher: Waiting[Clip],
         pace: Pace,
         *,
         take_s: float,
         scored: Callable[[list[Clip]], None],
+        dropped: Callable[[Clip], None] = lambda _: None,
     ) -> None:
         self.more = True
         self.running = Present(clock)
@@ -149,12 +151,13 @@ class Inference:
         self._pace = pace
         self._take_s = take_s
         self._scored = scored
+        self._dropped = dropped
         self._arrived: deque[Clip] = deque()
         self._alarm = math.inf
         self._copying = False
         self._jobs: deque[list[Clip]] = deque()
         self._in_flight = 0
-        self._finished: list[list[Clip]] = []
+        self._finished: list[tuple[float, list[Clip]]] = []
 
     def arrive(self, clip: Clip) -> None:
         """A clip is in the socket."""
@@ -170,6 +173,9 @@ class Inference:
         self._send_scores()
         while self._arrived and self._batcher.room > 0:
             self._batcher.add(self._arrived.popleft(), self._clock.now)
+        for clip in self._batcher.dropped(self._clock.now):
+            clip.sender.release()
+            self._dropped(clip)
         if self._in_flight == self._pace.runners + self._pace.ahead:
             return
         idle = self._in_flight < self._pace.runners
@@ -207,20 +213,21 @@ class Inference:
         if not self._jobs or self.running.count == self._pace.runners:
             return
         self.running.add(1)
-        clips = self._jobs.popleft()
+        began, clips = self._clock.now, self._jobs.popleft()
         work = self._cores.work if self._pace.on_cores else self._clock.after
-        work(self._pace.seconds(len(clips)), lambda: self._finish(clips))
+        work(self._pace.seconds(len(clips)), lambda: self._finish(began, clips))
 
-    def _finish(self, clips: list[Clip]) -> None:
+    def _finish(self, began: float, clips: list[Clip]) -> None:
         self.running.add(-1)
-        self._finished.append(clips)
+        self._finished.append((self._clock.now - began, clips))
         self._start()
         self.wake()
 
     def _send_scores(self) -> None:
         finished, self._finished = self._finished, []
-        for clips in finished:
+        for seconds, clips in finished:
             self._in_flight -= 1
+            self._batcher.took(seconds)
             self.batches[len(clips)] += 1
             for clip in clips:
                 self.latencies.add(self._clock.now - clip.decoded_at)
