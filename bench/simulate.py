@@ -227,7 +227,7 @@ class Inference:
         finished, self._finished = self._finished, []
         for seconds, clips in finished:
             self._in_flight -= 1
-            self._batcher.took(seconds)
+            self._batcher.took(len(clips), seconds)
             self.batches[len(clips)] += 1
             for clip in clips:
                 self.latencies.add(self._clock.now - clip.decoded_at)
