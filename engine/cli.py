@@ -314,6 +314,10 @@ def live(
     clip_memory: Annotated[
         str, typer.Option(help="Clips travel in shared memory, through the socket, or auto.")
     ] = "auto",
+    jail: Annotated[
+        str,
+        typer.Option(help="Cameras may only read, compute and reach their source: auto (as far as it goes), on, off."),
+    ] = "auto",
     log: Annotated[Path | None, typer.Option(help="File to log to; else only a failure leaves a log.")] = None,
     metrics: Metrics = "",
     metrics_allow_remote: MetricsAllowRemote = False,
@@ -349,6 +353,7 @@ def live(
                 max_delay_s=max_delay,
                 preprocess=preprocess,
                 clip_memory=clip_memory,
+                jail=jail,
             ),
             LiveConfig(
                 model=folder,

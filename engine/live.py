@@ -332,9 +332,16 @@ class LiveSupervisor(Processes):
         del self.streams[stream.number]
 
     def _start_camera(self, stream: Stream) -> None:
+        scheme = stream.config.scheme
+        jail = dataclasses.replace(
+            self._config.jail_of(CAMERA),
+            network=scheme not in ("file", "device"),
+            devices=(stream.config.url,) if scheme == "device" else (),
+        )
         child = self._start_child(
             CAMERA,
             stream.seat,
+            jail=jail.to_json(),
             stream=stream.config.to_json(),
             number=stream.number,
             connection=stream.connection,
