@@ -254,6 +254,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the first run; each further one has the next")
     parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 6.0), help="seconds from fault to fault")
+    parser.add_argument("--faults", type=int, default=sys.maxsize, help="of each run at most")
     asked = parser.parse_args()
     end = time.monotonic() + 60 * asked.minutes
     total = Figures()
@@ -270,7 +271,7 @@ def main() -> None:
                 Path(scratch) / f"{seed}",
                 seed=seed,
                 pause_s=tuple(asked.pause),
-                faults=sys.maxsize,
+                faults=asked.faults,
             )
             figures = run.to_the_end()
             print(f"seed {seed}: {figures}", flush=True)
