@@ -5,6 +5,8 @@
 # make live-faults live-soak                     cameras that fail, for some minutes, as root (a network link is cut)
 # make chaos [MINUTES=30] [SEED=1]     random faults in random processes; docs/reliability.md
 # make soak [MINUTES=60]               memory and descriptors of a long run at full load
+# make mutants                         2,000 spoilt videos of every container through a run, as root for the watching
+# make fuzz                            a million foreign headers, and documents, for every reader
 # make dev                             an editable install that editors can follow
 # Nothing is needed but make and Python 3.10 or newer with venv; all else goes into .venv.
 
@@ -19,7 +21,7 @@ PACKAGES := engine workers build bench
 SOURCES := $(shell find $(PACKAGES) -type f -not -path '*/__pycache__/*' -not -path 'build/__editable__*')
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test lint types unit live-faults chaos soak bench dev clean
+.PHONY: run test lint types unit live-faults chaos soak mutants fuzz bench dev clean
 
 run: .venv/installed
 ifeq ($(VIDEOS),)
@@ -42,6 +44,12 @@ unit: .venv/checks .venv/installed
 
 live-soak: .venv/checks .venv/installed
 	$(BIN)/python tests/live_soak.py
+
+mutants: .venv/checks .venv/installed
+	$(BIN)/python tests/mutants.py $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
+
+fuzz: .venv/checks .venv/installed
+	$(BIN)/python tests/fuzz.py $(if $(SEED),--seed $(SEED))
 
 live-faults: .venv/checks .venv/installed
 	$(BIN)/python tests/live_faults.py

@@ -314,6 +314,7 @@ def live(
     clip_memory: Annotated[
         str, typer.Option(help="Clips travel in shared memory, through the socket, or auto.")
     ] = "auto",
+    camera_memory: Annotated[int, typer.Option(help="MiB that a camera's process may fill.")] = 4096,
     jail: Annotated[
         str,
         typer.Option(help="Cameras may only read, compute and reach their source: auto (as far as it goes), on, off."),
@@ -353,6 +354,7 @@ def live(
                 max_delay_s=max_delay,
                 preprocess=preprocess,
                 clip_memory=clip_memory,
+                decoder_bytes=camera_memory << 20,
                 jail=jail,
             ),
             LiveConfig(

@@ -9,6 +9,8 @@ from typing import Any
 
 LONGEST = 1 << 24
 """Bytes at most of what a person writes, or of what describes a model or a run."""
+TOML_LONGEST, DOTS_MOST = 1 << 18, 1000
+"""Bytes of a TOML at most, and dots of a line: a key of 32,000 parts, which is a line of 64 KB, takes Python 40 s."""
 LISTS_LONGEST = 1 << 29
 """Bytes at most of a list of videos, or of their results."""
 
@@ -54,14 +56,17 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not TOML, or longer than ``LONGEST`` bytes; says so.
+        ValueError: it is not TOML, too long, or takes too long; says so.
     """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
+    text = read_text(path, longest=TOML_LONGEST)
+    if any(line.count(".") > DOTS_MOST for line in text.splitlines()):
+        raise ValueError(f"it has a line with more than {DOTS_MOST:,} dots: break it")
     try:
-        content: dict[str, Any] = tomllib.loads(read_text(path))
+        content: dict[str, Any] = tomllib.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return content

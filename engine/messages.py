@@ -330,6 +330,8 @@ class Beat:
 
     def __post_init__(self) -> None:
         _plain("counts", self.counts)
+        for name in ("frames", "clips"):  # which are added up, whoever says them
+            _whole(name, self.counts.get(name, 0))
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from .documents import read_toml
 from .errors import UsageError
 from .model import ModelFolder
 
@@ -237,15 +237,11 @@ def read_streams(path: Path) -> list[StreamConfig]:
     Raises:
         UsageError: it cannot be read, or holds what does not belong there; says where. No credentials are in it.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
     except OSError as error:
         raise UsageError(f"'{path}' cannot be read ({error.strerror}): check --streams") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"'{path}' cannot be read as TOML: {error}") from None
     unknown = content.keys() - {"defaults", "stream"}
     if unknown:

@@ -124,7 +124,7 @@ class Supervisor(Processes):
     # -- what children say ---------------------------------------------------------------------------------------------
 
     def _obey(self, child: Child, message: Control) -> None:
-        if isinstance(message, Next):
+        if isinstance(message, Next) and child.role == DECODER:
             child.assigned = None
             child.opened = False
             child.waiting = not child.stopping
@@ -133,10 +133,10 @@ class Supervisor(Processes):
         elif isinstance(message, Beat):
             child.counts = message.counts
             self._measure()
-        elif isinstance(message, Done):
+        elif isinstance(message, Done) and child.role == COLLECTOR:  # nobody else has written anything
             self._done(message.video, message.line)
         else:
-            raise MessageError(f"{type(message).__name__} does not come from a child")
+            raise MessageError(f"{type(message).__name__} does not come from a {child.role}")
 
     def _done(self, number: int, line: dict[str, Any]) -> None:
         if not self._handouts.done(number):

@@ -30,6 +30,8 @@ def joined() -> Iterator[tuple[str, str]]:
             made := _ip("-n", names[0], "link", "add", "cable", "type", "veth", "peer", "cable", "netns", names[1])
         ).returncode:
             pytest.skip(f"no virtual cable can be made here: {made.stderr.strip()}")
+        for name in names:  # which would send packets by itself
+            _ip("netns", "exec", name, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
         for name, address in zip(names, (HERE, THERE), strict=True):
             for change in (("addr", "add", f"{address}/30", "dev", "cable"), ("link", "set", "cable", "up")):
                 assert _ip("-n", name, *change).returncode == 0

@@ -267,10 +267,15 @@ def _packets(container: av.container.InputContainer, stream: VideoStream) -> Ite
 
     Empty ones are left out: AVI says so "the same frame again", and a codec would take it for the end.
     """
-    for packet in container.demux(stream):
-        if packet.size:
-            yield packet
-    yield None
+    while True:
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    yield packet
+        except IndexError:  # of a stream that turned up late, as where a broadcast changes over; PyAV does not know it
+            continue
+        yield None
+        return
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:

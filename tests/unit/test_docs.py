@@ -12,7 +12,7 @@ import typer
 from clipmux.engine.cli import app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("kinetics.md", "benchmarks.md", "live.md", "observability.md", "results.md", "scaling.md")
+PAGES = ("kinetics.md", "benchmarks.md", "live.md", "observability.md", "results.md", "scaling.md", "security.md")
 
 
 def commands(name: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import media
 import pytest
+from mutants import playlists
 from PIL import Image
 
 from clipmux.engine.errors import UsageError, VideoError
@@ -87,32 +88,6 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-def playlists(url: str, file: str) -> dict[str, str]:
-    """Files that lead elsewhere, by a name that looks like a video's."""
-    hls = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"
-    sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {} RTP/AVP 96\n"
-    dash = (
-        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
-        'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period>'
-        '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1" codecs="avc1.42c00d">'
-        "<BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>"
-    )
-    port = url.rpartition(":")[2].partition("/")[0]
-    made = {}
-    for kind, target in (("url", url), ("file", file), ("named", f"file:{file}")):
-        made[f"hls-{kind}.mp4"] = made[f"hls-{kind}.m3u8"] = hls.format(target)
-        made[f"hls-key-{kind}.ts"] = hls.format("a.ts").replace(
-            "#EXTINF", f'#EXT-X-KEY:METHOD=AES-128,URI="{target}"\n#EXTINF'
-        )
-        made[f"concat-{kind}.mkv"] = f"ffconcat version 1.0\nfile '{target}'\n"
-        made[f"dash-{kind}.mp4"] = dash.format(target)
-        made[f"ref-{kind}.mov"] = f"[Reference]\nRef1={target}\n"
-        made[f"smil-{kind}.rm"] = f'<smil><body><video src="{target}"/></body></smil>'
-        made[f"asx-{kind}.wmv"] = f'<asx version="3.0"><entry><ref href="{target}"/></entry></asx>'
-    made["sdp.mp4"] = made["sdp.sdp"] = sdp.format(port)
-    return made
-
-
 def test_no_playlist_leads_anywhere(video: Path, tmp_path: Path) -> None:
     """Not to the network, and not to another file, which is a good video: its frames would come."""
     folder = tmp_path / "playlists"
@@ -125,6 +100,21 @@ def test_no_playlist_leads_anywhere(video: Path, tmp_path: Path) -> None:
             assert error.kind in ("OtherFormat", "NotMedia"), (name, error.message)
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+def test_a_stream_that_turns_up_late_costs_nothing(tmp_path: Path) -> None:
+    """As when a broadcast changes over: PyAV knows the streams that there were at the beginning, and no others."""
+    parts = [
+        media.write_video(tmp_path / f"{sound}.ts", media.moving(30), codec="mpeg2video", audio=sound)
+        for sound in (False, True)
+    ]
+    joined = tmp_path / "joined.ts"
+    stuffing = (b"\x47\x1f\xff\x10" + b"\xff" * 184) * 60_000  # libav looks at less, at either end
+    silent, loud = (part.read_bytes() for part in parts)
+    joined.write_bytes(silent + stuffing + loud + stuffing + silent)
+    with av.open(str(joined)) as container:
+        assert len(container.streams) == 1, "the other one would be found at the beginning"
+    assert len(list(decode(Video("v", joined, "file")))) == 90
 
 
 def test_frames_that_are_no_jpeg_or_png_are_not_tried(tmp_path: Path) -> None:
