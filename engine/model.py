@@ -124,7 +124,7 @@ def read_model(folder: str | os.PathLike[str]) -> ModelFolder:
     except (OSError, ValueError) as error:
         raise ModelError(f"'{described}' is not readable as JSON ({error}): export the model again") from None
     model = _from_json(path, content)
-    if not model.network_path.is_file():
+    if not os.path.isfile(model.network_path):  # noqa: PTH113  (False, too, for a name that no file can have)
         raise ModelError(f"'{path}' has no network '{model.network}', which its model.json names: export it again")
     return model
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import msgpack
 import mutate
@@ -286,8 +287,11 @@ def deep(random: Random) -> bytes:
 def fuzz_documents(count: int, seed: int) -> Session:
     """Spoil documents, of bytes or (JSON) of values; put deep and long ones in their place now and then."""
     session, random = Session(), Random(seed)  # noqa: S311
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what is read is no matter of disks
-    with tempfile.TemporaryDirectory(dir=memory) as name, measured(session):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        patch("os.fsync"),
+        measured(session),
+    ):  # what is read is no matter of disks
         scratch = Path(name)
         every = readers(scratch)
         for number in range(count):

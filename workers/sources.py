@@ -4,7 +4,7 @@ Only names are looked at here; whether a file can be decoded is found out by the
 """
 
 # A list may be long, and os.scandir with plain strings is several times as fast as pathlib.
-# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH119, PTH122, PTH207, PTH208
+# ruff: noqa: PTH100, PTH112, PTH113, PTH116, PTH118, PTH119, PTH122, PTH207, PTH208
 
 from __future__ import annotations
 
@@ -463,9 +463,9 @@ class _Shelf:
 
     def at(self, video_path: str) -> tuple[Path, str] | str:
         path = self._root / video_path
-        if path.is_file():
+        if os.path.isfile(path):  # False, too, for a name that no file can have
             return path, "file"
-        if not path.is_dir():
+        if not os.path.isdir(path):
             return f"there is no '{path}'"
         return (path, "frames") if _is_frame_folder(str(path)) else f"'{path}' holds no frames"
 
