@@ -2,7 +2,8 @@
 # make run VIDEOS=folder MODEL=folder  classify your own videos
 # make test                            every check: ruff, mypy, pytest
 # make bench [VIDEOS=folder]           every measurement of docs/benchmarks.md, for some hours, into runs/bench
-# make live-faults live-soak                     cameras that fail, for some minutes, as root (a network link is cut)
+# make live-faults                     cameras that fail, for some minutes, as root (a network link is cut)
+# make live-soak                       eight hours of streams in some minutes: nothing grows
 # make chaos [MINUTES=30] [SEED=1]     random faults in random processes; docs/reliability.md
 # make soak [MINUTES=60]               memory and descriptors of a long run at full load
 # make mutants                         2,000 spoilt videos of every container through a run, as root for the watching
@@ -21,7 +22,7 @@ PACKAGES := engine workers build bench
 SOURCES := $(shell find $(PACKAGES) -type f -not -path '*/__pycache__/*' -not -path 'build/__editable__*')
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test lint types unit live-faults chaos soak mutants fuzz bench dev clean
+.PHONY: run test lint types unit live-faults live-soak chaos soak mutants fuzz bench dev clean
 
 run: .venv/installed
 ifeq ($(VIDEOS),)

@@ -42,12 +42,15 @@ def nothing_left(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TMPDIR", str(scratch))
     shared = {entry.name for entry in Path("/dev/shm").iterdir()}
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 10
     while (left := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left, left
     assert not list(scratch.iterdir())
-    assert {entry.name for entry in Path("/dev/shm").iterdir()} <= shared
+    # Other programs and tests use it too, for a moment each: what remains is nobody's.
+    while (new := {entry.name for entry in Path("/dev/shm").iterdir()} - shared) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not new, new
 
 
 @pytest.fixture(scope="session")
