@@ -128,7 +128,7 @@ def side_by_side(config: EngineConfig, videos: Sequence[Video], alone_s: float) 
         pace=pace,
         cores=cores() - others,
         decoders=config.decoders,
-        slots=run.about["room"] // config.decoders or 2 * config.queue_hwm(model),
+        slots=run.about["room"] // config.decoders,
         max_delay_s=config.max_delay_s,
         length=model.frames,
         stride=config.stride,

@@ -20,8 +20,10 @@ from typing import Any
 from rich.console import Console
 
 from clipmux.engine.backends import choose
+from clipmux.engine.children import INFERENCE
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import ClipmuxError, UsageError
+from clipmux.engine.histogram import Histogram
 from clipmux.engine.model import ModelFolder, read_model
 from clipmux.engine.observer import Observer
 from clipmux.engine.stages import Stages
@@ -181,10 +183,7 @@ def one_run(
         )
     if not summary["clips"]:
         raise ClipmuxError("the run gave not one clip: see with 'clipmux run' what is wrong with the videos")
-    buckets: list[tuple[float, int]] = next(
-        (values["latency_buckets"] for role, values in figures if role == "inference" and "latency_buckets" in values),
-        [],
-    )
+    latency = Histogram.of(*(values.get("latency", {}) for role, values in figures if role == INFERENCE))
     return Run(
         videos=progress.done,
         failed=progress.failed,
@@ -199,7 +198,7 @@ def one_run(
         memory_kind=memory.kind,
         summary=summary,
         about=supervisor.about,
-        buckets=buckets,
+        buckets=latency.buckets(),
         series=growth.series(handed),
         lengths=tuple(length for video in videos if (length := lengths.get(video.video_id, 0))),
         predictions={video: labels for video, labels in predictions.items() if labels},

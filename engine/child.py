@@ -56,7 +56,7 @@ class Setting:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Setting:
-        return cls(**{**content, "addresses": Addresses(**content["addresses"])})
+        return cls(**{**content, "addresses": Addresses.from_json(content["addresses"])})
 
 
 class Role(Protocol):

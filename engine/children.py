@@ -65,6 +65,14 @@ class Child:
     killed: float | None = None
     waiting: bool = False
     seat: int = -1
+    """In which it sends clips; of an inference process, which of the devices it has."""
+    expects: bool = True
+    """Inference was told that more clips come, which a new one takes for granted."""
+
+    @property
+    def post(self) -> tuple[str, int]:
+        """What it does and no other process does meanwhile; decoders are one like another."""
+        return (self.role, self.seat if self.role == INFERENCE else -1)
 
     def kill(self) -> None:
         """SIGKILL; after that it executes nothing of its own any more, even if the kernel cannot end it yet."""

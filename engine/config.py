@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import choose, most_in_batch
+from .backends import choose, cores_of, most_in_batch, on_cpu
 from .clip_memory import Layout
 from .errors import UsageError
 from .guards import GUARDS, Guards
@@ -78,7 +78,7 @@ class EngineConfig:
         per_clip: keep the top labels of every clip too.
         workers: decoder processes; 0 means as many as turn out to be needed, up to one per usable core.
         max_batch: clips in one device call at most, 1…64.
-        device: ``cpu``.
+        device: ``cpu``, some of its cores (``cpu:0-7``), ``mlu:0``, ``cuda:0``, or several of a kind with commas between.
         backend: ``auto``, ``openvino`` or ``null``.
         null_delay_ms: the null backend answers N clips after ``a + b·N`` milliseconds.
         max_delay_s: how long a clip may wait for its batch to fill while the device is idle.
@@ -166,7 +166,35 @@ class EngineConfig:
         need(0 <= self.min_duration_s < math.inf, "--min-duration", self.min_duration_s, "give seconds, at least 0")
         need(1 <= self.smooth <= 1000, "--smooth", self.smooth, "give 1 to 1000 clips")
         need(0 <= self.frame_rate <= 1000, "--frame-rate", self.frame_rate, "give frames per second, up to 1000")
-        choose(self.backend, self.device)
+        self._check_devices()
+
+    def _check_devices(self) -> None:
+        devices = self.devices
+        for device in devices:
+            choose(self.backend, device)
+        if len({device.partition(":")[0] for device in devices}) > 1:
+            raise UsageError(f"--device is '{self.device}': give devices of one kind, which give the same scores")
+        places = [core for device in devices for core in cores_of(device) or {device}]
+        if len(set(places)) < len(places) or (len(devices) > 1 and "cpu" in devices):
+            raise UsageError(f"--device is '{self.device}': name each device or core once")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Each has an inference process of its own."""
+        return tuple(self.device.split(","))
+
+    @property
+    def kind_of_device(self) -> str:
+        """``cpu``, ``mlu`` or ``cuda``."""
+        return self.device.partition(":")[0]
+
+    def backend_for(self, model: ModelFolder) -> str:
+        """The backend that runs ``model``.
+
+        Raises:
+            UsageError: none does on these devices.
+        """
+        return choose(self.backend, self.devices[0], model.target)
 
     @property
     def decoders(self) -> int:
@@ -181,7 +209,7 @@ class EngineConfig:
 
     def shares_cores(self, model: ModelFolder) -> bool:
         """Decoders and inference work on the same cores."""
-        return self.device == "cpu" and choose(self.backend, self.device, model.target) != "null"
+        return on_cpu(self.devices[0]) and self.backend_for(model) != "null"
 
     def for_videos(self, count: int, model: ModelFolder) -> EngineConfig:
         """The same, with what suits so many videos.
@@ -192,31 +220,24 @@ class EngineConfig:
         spare = 1 if self.workers or self.shares_cores(model) else usable_cores() // max(1, count)
         return dataclasses.replace(self, decode_threads=max(1, min(spare, MOST_THREADS)))
 
-    def queue_hwm(self, model: ModelFolder) -> int:
-        """Clips that each end of a decoder's queue may hold, from the memory budget.
-
-        A queue has two ends, and inference holds up to three batches besides; every end holds at least two clips.
-        """
-        ends = 2 * self.decoders
-        return max(2, self.queue_bytes // model.clip_bytes // ends)
-
     def clip_layout(self, model: ModelFolder) -> Layout:
-        """The shared memory of all decoders' clips, from the memory budget.
+        """The slots of all decoders' clips to one device, from the memory budget.
 
         Clips that inference collects for a batch are in it too: two batches, and two clips per decoder, always fit.
         More than ``AHEAD`` batches are of no use.
         """
         seats = self.decoders
-        batch = most_in_batch(choose(self.backend, self.device, model.target), self.device, self.max_batch)
+        batch = most_in_batch(self.backend_for(model), self.devices[0], self.max_batch)
         least = 2 + -(-2 * batch // seats)
         useful = max(least, -(-AHEAD * batch // seats))
-        return Layout(seats, max(least, min(useful, self.queue_bytes // model.clip_bytes // seats)), model.clip_shape)
+        fits = self.queue_bytes // len(self.devices) // model.clip_bytes // seats
+        return Layout(seats, max(least, min(useful, fits)), model.clip_shape)
 
     def jail_of(self, role: str) -> Jail:
         """What a process of this role keeps: those that decode little, those that know a driver nearly everything."""
         if role in ("decoder", "camera"):
             return Jail(self.jail, self.decoder_bytes, network=role == "camera")
-        return Jail(privileges=role == "inference" and self.device != "cpu")
+        return Jail(privileges=role == "inference" and not on_cpu(self.devices[0]))
 
     def sampling_rate(self, model: ModelFolder) -> float:
         """Frames per second that clips are sampled at where they are sampled in time."""

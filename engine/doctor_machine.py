@@ -18,7 +18,7 @@ from .config import usable_cores
 from .jail import kernel_gives
 from .messages import Clip, ClipKey, Segment
 from .model import ModelFolder
-from .sockets import make_addresses, pull_clips, push_clips, remove_sockets
+from .sockets import dealer_clips, make_addresses, remove_sockets, router_clips
 from .wire import CLIP_HEADER_MOST, decode_clip, encode
 
 FEATURES = {
@@ -152,7 +152,7 @@ def sockets(model: ModelFolder) -> Check:
         return Check("sockets", FAIL, f"no folder for them can be made: {error}", remedy)
     try:
         start = time.perf_counter()
-        problem = _round_trip(addresses.clips, model)
+        problem = _round_trip(addresses.clips[0], model)
         elapsed = time.perf_counter() - start
         private = stat.S_IMODE(addresses.folder.stat().st_mode) == stat.S_IRWXU
     finally:
@@ -170,17 +170,18 @@ def sockets(model: ModelFolder) -> Check:
 def _round_trip(address: str, model: ModelFolder) -> str:
     """Send a clip and compare what arrives; what went wrong, or nothing."""
     pixels = np.random.default_rng(0).integers(0, 256, model.clip_shape, np.uint8)
-    sent = Clip(ClipKey(0, 1, 0, Segment(1, model.frames + 1)), time.monotonic(), pixels)
+    sent = Clip(ClipKey(0, 1, 0, Segment(1, model.frames + 1)), time.monotonic(), pixels, 0)
     context = zmq.Context()
     try:
-        pull = pull_clips(context, address, hwm=2, message_bytes=max(model.clip_bytes, CLIP_HEADER_MOST))
-        push = push_clips(context, address, hwm=2)
-        push.setsockopt(zmq.SNDTIMEO, int(WAIT_S * 1000))
-        push.send_multipart(encode(sent), copy=False)
-        if not pull.poll(int(WAIT_S * 1000)):
+        inference = router_clips(context, address, hwm=2, message_bytes=max(model.clip_bytes, CLIP_HEADER_MOST))
+        decoder = dealer_clips(context, address, "decoder", hwm=2)
+        decoder.setsockopt(zmq.SNDTIMEO, int(WAIT_S * 1000))
+        decoder.send_multipart(encode(sent), copy=False)
+        if not inference.poll(int(WAIT_S * 1000)):
             return f"a clip did not arrive within {WAIT_S:g} s"
-        got = decode_clip(pull.recv_multipart(), model.clip_shape)
-        return "" if np.array_equal(got.pixels, pixels) else "a clip arrived changed"
+        _, *frames = inference.recv_multipart()
+        got = decode_clip(frames, model.clip_shape)
+        return "" if isinstance(got, Clip) and np.array_equal(got.pixels, pixels) else "a clip arrived changed"
     except (zmq.ZMQError, OSError) as error:
         return str(error)
     finally:

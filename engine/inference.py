@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import zmq
 
-from .backends import choose, open_backend
+from .backends import choose, keep_to_cores, open_backend
 from .batcher import Batcher, Waiting
 from .child import Setting
-from .clips import Way, open_receiver
+from .clips import ClipReceiver, Way
 from .config import AHEAD, EngineConfig
 from .control import BEAT_EVERY_S, Link, expect
 from .device import Device, Result
@@ -50,9 +50,11 @@ class Inference:
 
     def __init__(self, config: EngineConfig, setting: Setting, context: Context, link: Link) -> None:
         model = read_model(config.model)
-        name = choose(config.backend, config.device, model.target)
+        device = self._name = config.devices[setting.content["device"]]
+        keep_to_cores(device)
+        name = choose(config.backend, device, model.target)
         self._backend = open_backend(
-            name, model, device=config.device, max_batch=config.max_batch, null_delay_ms=config.null_delay_ms
+            name, model, device=device, max_batch=config.max_batch, null_delay_ms=config.null_delay_ms
         )
         self._classes = len(model.labels)
         self._clip_shape = model.clip_shape
@@ -60,7 +62,8 @@ class Inference:
         self._max_delay = config.max_delay_s
         self._link = link
         self._batcher, enough = self._waiting(config, setting)
-        self._clips = open_receiver(context, Way.from_json(setting.content["clips"]), enough=enough)
+        (way,) = setting.content["clips"]
+        self._clips = ClipReceiver(context, Way.from_json(way), enough=enough)
         self._reports = push_reports(context, setting.addresses.reports)
         self._more = True
         self._left = False
@@ -200,6 +203,7 @@ class Inference:
     def _counts(self) -> dict[str, Any]:
         """What a beat tells."""
         return {
+            "device": self._name,
             "clips": self._scored(),
             "busy_s": self._stages.seconds,
             "batch_sizes": {str(size): count for size, count in self._batches.items()},
@@ -248,16 +252,15 @@ class Inference:
         }
 
     def _figures(self) -> dict[str, Any]:
-        latency = {f"p{percent}": self._latency.percentile(percent) for percent in (50, 90, 99)}
         return {
             **self._stages.figures(),
+            "device": self._name,
             "clips": self._scored(),
             "batches": sum(self._batches.values()),
             "batch_sizes": {str(size): count for size, count in sorted(self._batches.items())},
             "preferred_batch": self._backend.preferred_batch,
             "busy_share": self._busy_share(),
-            "latency_s": latency,
-            "latency_buckets": self._latency.buckets(),
+            "latency": self._latency.counts(),
             "refused": self._clips.refused,
             "drops": self._drops(),
         }

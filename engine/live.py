@@ -141,6 +141,8 @@ class LiveSupervisor(Processes):
         observer: Observer | None = None,
     ) -> None:
         check_streams(streams, model.labels, live.max_streams)
+        if len(config.devices) > 1:
+            raise UsageError(f"--device is '{config.device}': live streams have one device, run several beside each other")
         config = dataclasses.replace(config, workers=live.max_streams)
         super().__init__(config, model, run_folder=None, log_file=log_file, modules=LIVE_MODULES, observer=observer)
         self.streams: dict[int, Stream] = {}
@@ -164,7 +166,7 @@ class LiveSupervisor(Processes):
             ClipmuxError: a process did not start.
         """
         self._open()
-        self._start_child(INFERENCE)
+        self._start_child(INFERENCE, 0)
         self._start_child(WATCHER)
         if self._http is not None:
             self._start_child(PAGE)

@@ -93,16 +93,17 @@ class ClipKey:
 class Clip:
     """Decoder to inference: one clip, uint8 ``[T, H, W, C]``, and when its last frame had been decoded.
 
-    ``slot`` says where in the clip memory the pixels are, None if they are elsewhere. It travels in ``Placed`` only.
+    ``slot`` is the one that was lent to its decoder for it.
     """
 
     key: ClipKey
     decoded_at: float
     pixels: npt.NDArray[np.uint8] = field(compare=False)
-    slot: int | None = field(default=None, compare=False)
+    slot: int
 
     def __post_init__(self) -> None:
         _real("decoded_at", self.decoded_at)
+        _whole("slot", self.slot)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Claim:
-    """Decoder to inference, once: it is the one in this seat of the clip memory from now on.
+    """Decoder to inference, once: it is the one in this seat from now on.
 
     ``turn`` grows with every process that is started, so that a late claim of a dead one is known for what it is.
     """
@@ -135,7 +136,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Grant:
-    """Inference to decoder: it may fill these slots of the clip memory."""
+    """Inference to decoder: it may fill these slots."""
 
     slots: tuple[int, ...]
 

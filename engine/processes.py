@@ -12,7 +12,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,15 +96,17 @@ class Processes(ABC):
         self._started = 0
         self._figures: list[tuple[str, dict[str, Any]]] = []
         self._due: list[tuple[float, str, int]] = []
-        self._restarts: dict[str, Restarts] = {}
-        self._were_ready: set[str] = set()
+        self._restarts: dict[tuple[str, int], Restarts] = {}
+        self._were_ready: set[tuple[str, int]] = set()
+        self._abouts: dict[int, dict[str, Any]] = {}
         self._looked = 0.0
         self._progressed = 0.0
         self._oom_kills = 0
         self._interrupted = False
         self._stopping = False
         self._context: Context | None = None
-        self._memory: ClipMemory | None = None
+        self._memories: list[ClipMemory] = []
+        """For each inference process; none where pixels travel through sockets."""
         self._clip_memory = ""
 
     @property
@@ -174,7 +175,7 @@ class Processes(ABC):
         log.info("decoders are jailed: %s", check_jail(self._config.jail))
         keys = Path(self._config.keys) if self._config.keys else default_folder()
         try:
-            self._addresses = make_addresses(self._config.bind, keys)
+            self._addresses = make_addresses(self._config.bind, keys, devices=len(self._config.devices))
         except OSError as error:
             raise UsageError(f"no folder for sockets can be made ({error}): let TMPDIR name a local one") from None
         self._context = zmq.Context()
@@ -190,6 +191,7 @@ class Processes(ABC):
         self._due.clear()
         self._restarts.clear()
         self._were_ready.clear()
+        self._abouts.clear()
         self._looked = self._progressed = time.monotonic()
         self._oom_kills = oom_kills()
         self._take_clip_memory()
@@ -282,9 +284,10 @@ class Processes(ABC):
         self.observer.heard(child, message)
         if isinstance(message, Hello):
             child.ready = True
-            self._were_ready.add(child.role)
+            self._were_ready.add(child.post)
             if child.role == INFERENCE:
-                self.about = {**message.about, "clip_memory": self._clip_memory}
+                self._abouts[child.seat] = message.about
+                self.about = {**_together(self._abouts.values()), "clip_memory": self._clip_memory}
             log.info("%s is ready %s", child.name, message.about or "")
         elif isinstance(message, Goodbye):
             child.stopping = child.left = True
@@ -300,7 +303,7 @@ class Processes(ABC):
         Raises:
             ClipmuxError: it has never worked, or results cannot be written.
         """
-        if child.role == COLLECTOR or child.role not in self._were_ready:
+        if child.role == COLLECTOR or child.post not in self._were_ready:
             raise (UsageError if message.usage else ClipmuxError)(message.message)
         child.last_words = f"ended: {message.message}"
 
@@ -316,13 +319,16 @@ class Processes(ABC):
             UsageError: it was asked for and cannot be had.
         """
         asked = self._config.clip_memory
-        self._memory, self._clip_memory = None, "socket"
+        self._memories, self._clip_memory = [], "socket"
         if asked != "socket":
-            layout = self._clip_layout()
+            layout, devices = self._clip_layout(), len(self._config.devices)
             try:
-                self._memory = ClipMemory(layout)
-                self._clip_memory = f"shared: {layout.seats} × {layout.slots} clips in {layout.bytes >> 20} MiB"
+                for _ in range(devices):
+                    self._memories.append(ClipMemory(layout))
+                size = f"{layout.seats} × {layout.slots} clips in {layout.bytes >> 20} MiB"
+                self._clip_memory = f"shared: {size}" + (f", for each of {devices} devices" if devices > 1 else "")
             except ClipmuxError as error:
+                self._give_back_memories()
                 if asked == "shared":
                     raise UsageError(f"{error}: say --clip-memory socket, or less --queue-memory") from None
                 self._clip_memory = f"socket, since {error}"
@@ -333,24 +339,22 @@ class Processes(ABC):
 
         Args:
             role: of it.
-            seat: its place in the clip memory, for those who send clips.
+            seat: of one who sends clips, or which device an inference process has.
             besides: what it is told besides what all of its role are told.
         """
         self._started += 1
         name = f"{role}-{self._started}"
-        memory = self._memory if role in CLIP_ROLES else None
-        way = Way(self._addresses.clips, self._model.clip_shape, self._config.queue_hwm(self._model))
-        if memory is not None:
-            way = replace(way, layout=memory.layout, fd=memory.fd, seat=seat, turn=self._started)
+        ways = self._ways(role, seat)
         content = {
             "config": self._config.to_json(),
             "run_folder": str(self._run_folder) if self._run_folder else None,
-            "clips": way.to_json(),
+            "clips": [way.to_json() for way in ways],
+            "device": seat if role == INFERENCE else None,
             "jail": self._config.jail_of(role).to_json(),
             **self._told(role),
             **besides,
         }
-        fds = [fd for fd in (way.fd, self.observer.trace_fd) if fd >= 0]
+        fds = [fd for fd in (*(way.fd for way in ways), self.observer.trace_fd) if fd >= 0]
         setting = Setting(name, self._addresses, content, self.observer.log_format, self.observer.trace_fd)
         start = self._starter.submit(start_child, role, self._modules[role], setting, log=self._log, pass_fds=fds)
         try:
@@ -364,6 +368,19 @@ class Processes(ABC):
         self._poller.register(child.sentinel, zmq.POLLIN)
         log.info("%s started as process %d", name, child.process.pid)
         return child
+
+    def _ways(self, role: str, seat: int) -> list[Way]:
+        """Of clips: to its own socket for inference, to all devices for those who send them."""
+        if role not in CLIP_ROLES:
+            return []
+        layout = self._clip_layout()
+        fds = [memory.fd for memory in self._memories] or [-1] * len(self._addresses.clips)
+        ways = [Way(address, layout, fd, seat, self._started) for address, fd in zip(self._addresses.clips, fds, strict=True)]
+        return [ways[seat]] if role == INFERENCE else ways
+
+    def _give_back_memories(self) -> None:
+        while self._memories:
+            self._memories.pop().close()
 
     def _ready(self, role: str) -> bool:
         """A process of this role is there and ready."""
@@ -380,7 +397,7 @@ class Processes(ABC):
         if status is None and child.role == COLLECTOR:  # it may still write
             raise ClipmuxError(f"the collector process {describe_exit(status)}: mend that, then go on with --resume")
         by_itself = status is None or status >= 0 or child.overdue != ""
-        known = child.role in self._were_ready | self.replaceable
+        known = child.post in self._were_ready or child.role in self.replaceable
         if by_itself and not known:  # another would do the same
             raise ClipmuxError(f"the {child.role} process {how} before it was ready: see '{self._log_file}'")
         log.warning("%s %s", child.name, how)
@@ -390,16 +407,23 @@ class Processes(ABC):
         """Start another in the place of a child that died: at once, but later and later if that goes on.
 
         Raises:
-            ClipmuxError: it went on for too long.
+            ClipmuxError: it went on for too long, and there is no doing without.
         """
         now = time.monotonic()
-        wait = self._restarts.setdefault(child.role, Restarts()).wait(now, progressed=self._progressed)
+        wait = self._restarts.setdefault(child.post, Restarts()).wait(now, progressed=self._progressed)
         if wait is None:
+            if self._can_do_without(child):
+                log.error("%s %s, and %d restarts did not help: the others go on without it", child.name, how, MOST)
+                return
             raise ClipmuxError(
                 f"the {child.role} process {how}, and {MOST} restarts did not help: "
                 f"finished videos are kept, see '{self._log_file}', go on with --resume"
             )
         self._due.append((now + wait, child.role, child.seat))
+
+    def _can_do_without(self, child: Child) -> bool:  # noqa: ARG002  (most are alone in what they do)
+        """The engine goes on when this child is not replaced."""
+        return False
 
     def _start_due(self, now: float) -> None:
         due = [start for start in self._due if start[0] <= now]
@@ -460,7 +484,12 @@ class Processes(ABC):
         self._starter.shutdown()
         self._log.close()
         self.observer.closed()
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        self._give_back_memories()
         remove_sockets(self._addresses)
+
+
+def _together(abouts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What all inference processes chose: that of one, with the devices and sums of all."""
+    devices = list(abouts)
+    sums = {name: sum(about[name] for about in devices) for name in ("runners", "places", "room")}
+    return {**devices[0], **sums, "device": ",".join(about["device"] for about in devices)}

@@ -16,7 +16,6 @@ from rich.console import Console
 from clipmux.workers.results import RunFolder
 from clipmux.workers.sources import Listing
 
-from .backends import choose
 from .config import EngineConfig
 from .errors import ClipmuxError
 from .logs import log_supervisor
@@ -140,9 +139,9 @@ def _decides(config: EngineConfig, model: ModelFolder) -> dict[str, Any]:
         "stride": config.stride,
         "top_k": config.top_k,
         "per_clip": config.per_clip,
-        "backend": choose(config.backend, config.device, model.target),
+        "backend": config.backend_for(model),
         "precision": model.precision,
-        "device": config.device,
+        "device": config.kind_of_device,
         "preprocess": config.preprocess,
         "segments": _decides_segments(config),
     }

@@ -38,8 +38,6 @@ PATH_MOST = 100
 """Bytes of a Unix socket's path at most (sun_path has 108)."""
 
 OUTSIDE, KEYS = ",tcp://", "?keys="
-PORTS = ("control", "clips", "reports")
-"""What other machines reach: at the port that was given, and at the next two."""
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -54,48 +52,58 @@ class Addresses:
     """
 
     control: str
-    clips: str
     reports: str
     feed: str
+    clips: tuple[str, ...]
+    """One for each inference process."""
 
     @property
     def folder(self) -> Path:
         """The folder that the sockets are in."""
         return Path(_inside(self.control).removeprefix("ipc://")).parent
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Addresses:
+        return cls(**{**content, "clips": tuple(content["clips"])})
 
-def make_addresses(outside: str = "", keys: Path | None = None) -> Addresses:
+
+def make_addresses(outside: str = "", keys: Path | None = None, *, devices: int = 1) -> Addresses:
     """``ipc://`` addresses in a new folder that only this user may enter; the caller calls ``remove_sockets``.
 
     Args:
-        outside: ``HOST:PORT`` to be reached at by other machines too, at this port and the next two; nothing: not so.
+        outside: ``HOST:PORT`` to be reached at by other machines too: control at this port, reports at the next, and
+            the clips of each inference process at one of those after it; nothing: not so.
         keys: the folder of keys for that.
+        devices: inference processes.
 
     Raises:
         UsageError: that is not an address, or there are no keys for it.
     """
-    ports = _ports(outside, keys) if outside else {}
+    clips = [f"clips-{number}" for number in range(devices)]
+    ports = _ports(outside, keys, ["control", "reports", *clips]) if outside else {}
     folder = Path(tempfile.mkdtemp(prefix="clipmux-"))
     if len(str(folder)) > PATH_MOST - 10:  # a long TMPDIR: socket paths are short by nature
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="clipmux-", dir="/tmp"))
     folder.chmod(stat.S_IRWXU)
-    return Addresses(
-        *(f"ipc://{folder}/{name}{ports.get(name, '')}" for name in ("control", "clips", "reports", "feed"))
-    )
+
+    def at(name: str) -> str:
+        return f"ipc://{folder}/{name}{ports.get(name, '')}"
+
+    return Addresses(at("control"), at("reports"), at("feed"), tuple(map(at, clips)))
 
 
-def _ports(outside: str, keys: Path | None) -> dict[str, str]:
+def _ports(outside: str, keys: Path | None, names: Sequence[str]) -> dict[str, str]:
     match = re.fullmatch(r"(?:tcp://)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", outside)
-    if match is None or not 0 < int(match[2]) <= 65535 - len(PORTS) + 1:
+    if match is None or not 0 < int(match[2]) <= 65535 - len(names) + 1:
         raise UsageError(f"'{outside}' is not an address to listen at: give HOST:PORT, for example 10.0.0.7:7600")
     if keys is None:
         raise UsageError(f"listening at '{outside}' needs keys: make them with 'clipmux keys new'")
     read_keys(keys)  # that they can be used is found out now, not by the first process that listens
-    return {name: f"{OUTSIDE}{match[1]}:{int(match[2]) + index}{KEYS}{keys}" for index, name in enumerate(PORTS)}
+    return {name: f"{OUTSIDE}{match[1]}:{int(match[2]) + index}{KEYS}{keys}" for index, name in enumerate(names)}
 
 
 def _inside(address: str) -> str:
@@ -107,24 +115,14 @@ def remove_sockets(addresses: Addresses) -> None:
     shutil.rmtree(addresses.folder, ignore_errors=True)
 
 
-def pull_clips(context: Context, address: str, *, hwm: int, message_bytes: int) -> Socket:
-    """Inference's end of the clips: at most ``hwm`` messages held per decoder, none above ``message_bytes``."""
-    return _bind(context, zmq.PULL, address, {zmq.RCVHWM: hwm, zmq.MAXMSGSIZE: message_bytes})
-
-
-def push_clips(context: Context, address: str, *, hwm: int) -> Socket:
-    """A decoder's end of the clips."""
-    return _connect(context, zmq.PUSH, address, {zmq.SNDHWM: hwm, zmq.IMMEDIATE: 1})
-
-
 def router_clips(context: Context, address: str, *, hwm: int, message_bytes: int) -> Socket:
-    """Inference's end of the clips where pixels are in the clip memory; sending to a decoder that is gone raises."""
+    """Inference's end of the clips: none above ``message_bytes``; sending to a decoder that is gone raises."""
     options: dict[int, Any] = {zmq.RCVHWM: hwm, zmq.SNDHWM: hwm, zmq.ROUTER_MANDATORY: 1}
     return _bind(context, zmq.ROUTER, address, {**options, zmq.MAXMSGSIZE: message_bytes})
 
 
 def dealer_clips(context: Context, address: str, name: str, *, hwm: int) -> Socket:
-    """A decoder's end of the clips where pixels are in the clip memory."""
+    """A decoder's end of the clips."""
     options: dict[int, Any] = {zmq.RCVHWM: hwm, zmq.SNDHWM: hwm, zmq.MAXMSGSIZE: HEADER_MOST}
     return _connect(context, zmq.DEALER, address, {**options, zmq.IDENTITY: name.encode()})
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from .children import COLLECTOR, DECODER, INFERENCE
+from .histogram import Histogram
 
 Figures = Sequence[tuple[str, dict[str, Any]]]
 """(role, what the child said when it left) of every child."""
@@ -29,7 +30,9 @@ def summarise(
         wall_s: seconds from the first process's start to the last one's end.
     """
     # Of a process that died there is only what it had told last: counts, but no latencies and no peak of memory.
-    inference = next((values for role, values in figures if role == INFERENCE and "preferred_batch" in values), {})
+    devices = [values for role, values in figures if role == INFERENCE and "preferred_batch" in values]
+    inference = devices[0] if devices else {}
+    busy_share = sum(values["busy_share"] for values in devices) / max(1, len(devices))
     clips = round(_total(figures, INFERENCE, "clips"))
     decoder = next((values for role, values in figures if role == DECODER and "cpu_s" in values), {})
     frames = round(_total(figures, DECODER, "frames"))
@@ -39,7 +42,8 @@ def summarise(
             sizes.update(values.get("batch_sizes", {}))
     batches = sizes.total()
     mean_batch = clips / batches if batches else 0.0
-    latency = inference.get("latency_s", {})
+    latency = Histogram.of(*(values.get("latency", {}) for role, values in figures if role == INFERENCE))
+    latency_s = {f"p{percent}": latency.percentile(percent) for percent in (50, 90, 99)}
     return {
         "videos": videos,
         "failed": failed,
@@ -54,9 +58,10 @@ def summarise(
         "batches": batches,
         "mean_batch": mean_batch,
         "batch_fill": mean_batch / inference["preferred_batch"] if inference else 0.0,
-        "busy_share": inference.get("busy_share", 0.0),
+        "busy_share": busy_share,
+        "devices": _devices(figures),
         "batch_sizes": {size: sizes[size] for size in sorted(sizes, key=int)},
-        "latency_ms": {name: None if value is None else 1000 * value for name, value in latency.items()},
+        "latency_ms": {name: None if value is None else 1000 * value for name, value in latency_s.items()},
         "busy_s": _busy(figures),
         "cpu_s": {role: _total(figures, role, "cpu_s") for role in (DECODER, INFERENCE, COLLECTOR)},
         "peak_rss_bytes": [
@@ -67,7 +72,7 @@ def summarise(
         "restarts": restarts,
         "preprocess": decoder.get("preprocess", ""),
         "jail": decoder.get("jail", ""),
-        "bound_by": bound_by(_busy(figures), inference.get("busy_share", 0.0)),
+        "bound_by": bound_by(_busy(figures), busy_share),
     }
 
 
@@ -114,6 +119,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row(
         "batches", f"{summary['batches']}, {summary['mean_batch']:.1f} clips each, {summary['batch_fill']:.0%} full"
     )
+    if len(devices := summary["devices"]) > 1:
+        shown = (f"{name} {values['clips']} clips, {values['busy_share']:.0%} busy" for name, values in devices.items())
+        table.add_row("devices", "; ".join(shown))
     latency = summary["latency_ms"]
     if latency.get("p50") is not None:
         shown = ", ".join(f"{name} {value:.0f} ms" for name, value in latency.items())
@@ -128,6 +136,17 @@ def summary_table(summary: dict[str, Any]) -> Table:
         "peak memory", f"{memory / 2**20:.0f} MiB in {len(summary['peak_rss_bytes'])} processes, shared aside"
     )
     return table
+
+
+def _devices(figures: Figures) -> dict[str, dict[str, Any]]:
+    """Clips that each device scored, also in a process that died, and how busy it was kept (0: it did not end well)."""
+    devices: dict[str, dict[str, Any]] = {}
+    for role, values in figures:
+        if role == INFERENCE and "device" in values:
+            device = devices.setdefault(values["device"], {"clips": 0, "busy_share": 0.0})
+            device["clips"] += values.get("clips", 0)
+            device["busy_share"] = values.get("busy_share", device["busy_share"])
+    return {name: devices[name] for name in sorted(devices)}
 
 
 def _busy(figures: Figures) -> dict[str, float]:

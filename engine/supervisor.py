@@ -76,7 +76,6 @@ class Supervisor(Processes):
         self.progress = Progress()
         self._handouts = Handouts()
         self._outcomes: list[Prediction] = []
-        self._told_more = True
         self._growth = Growth(config.first_decoders(model), config.decoders)
 
     def start(self, *, wait_for_decoders: bool = False) -> None:
@@ -91,12 +90,12 @@ class Supervisor(Processes):
         """
         self._open()
         self._handouts = Handouts()
-        self._told_more = True
-        self._start_child(INFERENCE)
+        for device in range(len(self._config.devices)):
+            self._start_child(INFERENCE, device)
         self._start_child(COLLECTOR)
         for seat in range(self._growth.count):
             self._start_child(DECODER, seat)
-        while not (self._can_score and (self._all_ready or not wait_for_decoders)):
+        while not (self._all_can_score and (self._all_ready or not wait_for_decoders)):
             self._turn()
 
     def outcomes(
@@ -162,9 +161,8 @@ class Supervisor(Processes):
         """How full the queues to the device are, from what decoders sent and inference scored."""
         sent = sum(child.counts.get("clips", 0) for child in self._children.values() if child.role == DECODER)
         scored = sum(child.counts.get("clips", 0) for child in self._children.values() if child.role == INFERENCE)
-        room = 2 * self._config.decoders * self._config.queue_hwm(self._model)
-        room = self.about.get("room") or room
-        self.progress.queue_fill = min(1.0, max(0.0, (sent - scored) / room))
+        if room := self.about.get("room"):
+            self.progress.queue_fill = min(1.0, max(0.0, (sent - scored) / room))
 
     # -- handing out ---------------------------------------------------------------------------------------------------
 
@@ -198,11 +196,9 @@ class Supervisor(Processes):
         self._send(child, Assign(handout.number, handout.attempt, handout.video.to_dict()))
 
     def _tell_more(self, more: bool) -> None:
-        if more == self._told_more:
-            return
-        self._told_more = more
         for child in self._children.values():
-            if child.role == INFERENCE:
+            if child.role == INFERENCE and child.ready and child.expects != more:
+                child.expects = more
                 self._send(child, Expect(more))
 
     # -- life and death ------------------------------------------------------------------------------------------------
@@ -215,6 +211,11 @@ class Supervisor(Processes):
     def _can_score(self) -> bool:
         """What a decoder sends now gets to inference, and its scores to the collector."""
         return self._ready(INFERENCE) and self._ready(COLLECTOR)
+
+    @property
+    def _all_can_score(self) -> bool:
+        """What was asked for works, all of it."""
+        return self._can_score and len(self._abouts) == len(self._config.devices)
 
     @property
     def _all_ready(self) -> bool:
@@ -233,7 +234,8 @@ class Supervisor(Processes):
     def _died(self, child: Child, how: str) -> None:
         self.progress.restarts += 1
         if child.role != DECODER:
-            self._break_off(child.role)
+            if child.ready or child.role == COLLECTOR:  # nothing is sent to inference before it is ready
+                self._break_off(child.role)
             self._restart(child, how)
         elif child.assigned in child.handed:
             self._hand_out_again(child, how)
@@ -251,10 +253,13 @@ class Supervisor(Processes):
             for line in recover(self._run_folder, numbers):
                 self._done(numbers[line["video_id"]], line)
         self._handouts.lost_all()
-        if role == INFERENCE:
-            self._told_more = True  # which is what a new one takes for granted
         for decoder in decoders:
             self._start_child(DECODER, decoder.seat)
+
+    def _can_do_without(self, child: Child) -> bool:
+        """Of several devices some may be lost, which leaves their videos to the others."""
+        due = any(role == INFERENCE for _, role, _ in self._due)
+        return child.role == INFERENCE and (due or any(other.role == INFERENCE for other in self._children.values()))
 
     def _hand_out_again(self, child: Child, how: str) -> None:
         """A dead decoder came to grief over what it was decoding; what it sent before may never have left it."""

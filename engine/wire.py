@@ -60,7 +60,7 @@ PLAIN: dict[str, type[Message]] = {
 def encode(message: Message) -> Frames:
     """The frames of a message. Tensors are not copied."""
     if isinstance(message, Clip):
-        return [_pack("Clip", [_key_body(message.key), message.decoded_at]), message.pixels]
+        return [_pack("Clip", [_key_body(message.key), message.decoded_at, message.slot]), message.pixels]
     if isinstance(message, Placed):
         return [_pack("Placed", [_key_body(message.key), message.decoded_at, message.slot])]
     if isinstance(message, Scores):
@@ -70,28 +70,32 @@ def encode(message: Message) -> Frames:
     return [_pack(type(message).__name__, list(vars(message).values()))]
 
 
-def decode_clip(frames: Sequence[Buffer], shape: tuple[int, int, int, int]) -> Clip:
-    """A clip whose pixels are a view of the received frame, uint8 of ``shape`` ``[T, H, W, C]``."""
-    header, tensor = _frames(frames, 2)
-    _check_short(header)
-    key, decoded_at = _fields(_body(header, {"Clip"})[1], 2)
+def decode_clip(frames: Sequence[Buffer], shape: tuple[int, int, int, int]) -> Clip | Claim:
+    """What inference receives where pixels come through the socket. Whose slot it is, the receiver must see.
+
+    The pixels of a clip are a view of the received frame, uint8 of ``shape`` ``[T, H, W, C]``.
+    """
+    kind, body = _clip_header(frames, {"Clip", "Claim"})
+    if kind == "Claim":
+        return _claim(frames, body)
+    _, tensor = _frames(frames, 2)
+    key, decoded_at, slot = _fields(body, 3)
     pixels = _tensor(tensor, np.uint8, shape)
-    return _made(lambda: Clip(_key(key), decoded_at, pixels))
+    return _made(lambda: Clip(_key(key), decoded_at, pixels, slot))
 
 
 def decode_placed(frames: Sequence[Buffer]) -> Placed | Claim:
     """What inference receives where pixels are in the clip memory. Whose slot it is, the receiver must see."""
-    (header,) = _frames(frames, 1)
-    _check_short(header)
-    kind, body = _body(header, {"Placed", "Claim"})
-    if kind == "Placed":
-        key, decoded_at, slot = _fields(body, 3)
-        return _made(lambda: Placed(_key(key), decoded_at, slot))
-    return _made(lambda: Claim(*_fields(body, 2)))
+    kind, body = _clip_header(frames, {"Placed", "Claim"})
+    if kind == "Claim":
+        return _claim(frames, body)
+    _frames(frames, 1)
+    key, decoded_at, slot = _fields(body, 3)
+    return _made(lambda: Placed(_key(key), decoded_at, slot))
 
 
 def decode_grant(frames: Sequence[Buffer], known: Container[int]) -> Grant:
-    """What a decoder receives where pixels are in the clip memory; ``known`` are the slots of its seat."""
+    """What a decoder receives of inference; ``known`` are the slots of its seat."""
     (slots,) = _fields(_body(_frames(frames, 1)[0], {"Grant"})[1], 1)
     if not isinstance(slots, list):
         raise MessageError(f"slots are {quoted(slots)}, a list belongs there")
@@ -149,9 +153,16 @@ def _scores(frames: Sequence[Buffer], body: object, classes: int) -> Scores:
     return _made(lambda: Scores(tuple(_key(key) for key in keys), scores, tuple(decoded_at)))
 
 
-def _check_short(header: Buffer) -> None:
+def _clip_header(frames: Sequence[Buffer], allowed: set[str]) -> tuple[str, Any]:
+    header = _header(frames)
     if len(header) > CLIP_HEADER_MOST:
         raise MessageError(f"a clip's header has {len(header)} bytes, at most {CLIP_HEADER_MOST} are allowed")
+    return _body(header, allowed)
+
+
+def _claim(frames: Sequence[Buffer], body: object) -> Claim:
+    _frames(frames, 1)
+    return _made(lambda: Claim(*_fields(body, 2)))
 
 
 def _pack(kind: str, body: list[Any]) -> bytes:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from clipmux.engine.backoff import Backoff
 from clipmux.engine.child import Setting
-from clipmux.engine.clips import Way, open_sender
+from clipmux.engine.clips import ClipSender, Way
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.control import Link, expect
 from clipmux.engine.errors import UsageError, VideoError
@@ -107,7 +107,8 @@ class Camera:
             length=model.frames, rate=self._live.frame_rate, stride_s=self._live.stride_s, keep=self._picture
         )
         self._link = link
-        self._sender = open_sender(context, Way.from_json(content["clips"]), setting.name)
+        ways = [Way.from_json(way) for way in content["clips"]]
+        self._sender = ClipSender(context, ways, setting.name)
         self._reports = push_reports(context, setting.addresses.reports)
         self._backoff = Backoff(first=RETRY_FIRST_S, most=RETRY_MOST_S, random=Random())  # noqa: S311
         self._state, self._detail = RECONNECTING if content["again"] else CONNECTING, ""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmux.engine.child import Setting
-from clipmux.engine.clips import Way, open_sender
+from clipmux.engine.clips import ClipSender, Way
 from clipmux.engine.control import Link, expect
 from clipmux.engine.errors import VideoError
 from clipmux.engine.gather import gather
@@ -45,7 +45,8 @@ class Streamer(ABC):
         self._link = link
         self._trace = Trace(setting.trace, setting.name)
         self._laps = Laps(self._trace, self.stages, ("decode", "preprocess", "send"))
-        self._sender = open_sender(context, Way.from_json(setting.content["clips"]), setting.name)
+        ways = [Way.from_json(way) for way in setting.content["clips"]]
+        self._sender = ClipSender(context, ways, setting.name)
         self._reports = push_reports(context, setting.addresses.reports)
 
     @abstractmethod

@@ -8,15 +8,16 @@ from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder
 
 from .base import BATCH_ON_CPU, Backend, Runner
+from .cores import CPU, cores_of, keep_to_cores, on_cpu
 
-__all__ = ["NAMES", "Backend", "Runner", "choose", "most_in_batch", "open_backend"]
+__all__ = ["NAMES", "Backend", "Runner", "choose", "cores_of", "keep_to_cores", "most_in_batch", "on_cpu", "open_backend"]
 
 NAMES = ("auto", "openvino", "magicmind", "torch", "null")
 
 DEVICES = {
-    "openvino": r"cpu",
+    "openvino": CPU,
     "magicmind": r"mlu:\d+",
-    "torch": r"cpu|cuda:\d+|mlu:\d+",
+    "torch": rf"{CPU}|cuda:\d+|mlu:\d+",
     "null": r".*",
 }
 """The devices of each backend, as patterns; ``auto`` takes the first backend that has the device."""
@@ -34,7 +35,7 @@ def choose(backend: str, device: str, target: str = ANY_TARGET) -> str:
         return backend
     able = [name for name, devices in DEVICES.items() if name != "null" and re.fullmatch(devices, device)]
     if not able:
-        raise UsageError(f"there is no device '{device}': choose cpu, mlu:0 or cuda:0 (or another number)")
+        raise UsageError(f"there is no device '{device}': choose cpu, mlu:0 or cuda:0 (or another number), or cores like cpu:0-7")
     wanted = target if backend == "auto" and target != ANY_TARGET else backend
     if wanted != "auto" and wanted not in able:
         why = "" if backend != "auto" else ", which this model was compiled for,"
@@ -47,7 +48,7 @@ def choose(backend: str, device: str, target: str = ANY_TARGET) -> str:
 
 def most_in_batch(name: str, device: str, max_batch: int) -> int:
     """Clips that a backend takes at a time at most, as far as that is known before it is opened."""
-    return min(BATCH_ON_CPU, max_batch) if device == "cpu" and name != "null" else max_batch
+    return min(BATCH_ON_CPU, max_batch) if on_cpu(device) and name != "null" else max_batch
 
 
 def open_backend(

@@ -17,6 +17,7 @@ from clipmux.engine.model import ANY_TARGET, ModelFolder, file_sha256
 from clipmux.engine.without_telemetry import ov
 
 from .base import BATCH_ON_CPU, Backend, Runner
+from .cores import on_cpu
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 """Precision of a model folder to OpenVINO's hint. An int8 network says which parts are; the hint is for the others."""
@@ -39,7 +40,7 @@ class OpenVinoBackend(Backend):
     name = "openvino"
 
     def __init__(self, model: ModelFolder, *, device: str, max_batch: int) -> None:
-        if device != "cpu":
+        if not on_cpu(device):
             raise UsageError(f"the openvino backend has no device '{device}': use --device cpu")
         if model.precision not in HINTS:
             raise ModelError(

@@ -20,6 +20,7 @@ from clipmux.engine.errors import ModelError, UsageError
 from clipmux.engine.model import ModelFolder
 
 from .base import BATCH_ON_CPU, Backend, Phases, Runner
+from .cores import on_cpu
 
 try:
     import torch
@@ -87,7 +88,7 @@ class TorchBackend(Backend):
             _accelerator(kind).synchronize(place)  # runners have streams of their own, which do not wait for weights
 
     def open_runner(self) -> Runner:
-        if self.device == "cpu":
+        if on_cpu(self.device):
             return _CpuRunner(self._steps)
         return _AcceleratorRunner(self._steps, self.device.partition(":")[0])
 
@@ -102,7 +103,7 @@ def find_device(device: str) -> torch.device:
         UsageError: there is no such device here, or what drives it is missing.
     """
     kind, _, number = device.partition(":")
-    if kind == "cpu" and not number:
+    if on_cpu(device):
         return torch.device("cpu")
     if kind not in ("cuda", "mlu") or not number.isdecimal():
         raise UsageError(f"the torch backend has no device '{device}': use cpu, cuda:0 or mlu:0 (or another number)")

@@ -116,6 +116,7 @@ def test_clips_get_no_more_memory_than_keeps_the_device_busy() -> None:
 @pytest.mark.parametrize("mebibytes", [1, 256, 4096])
 def test_queues_stay_within_their_memory(workers: int, mebibytes: int) -> None:
     config = EngineConfig(model="demo", workers=workers, queue_bytes=mebibytes << 20)
-    hwm = config.queue_hwm(MODEL)
-    assert hwm >= 2
-    assert hwm == 2 or 2 * workers * hwm * MODEL.clip_bytes <= config.queue_bytes
+    layout = config.clip_layout(MODEL)
+    least = 2 * 8 + 2 * workers + workers  # two batches and two clips per decoder, rounded up for each
+    assert layout.slots >= 2
+    assert layout.seats * layout.slots <= least or layout.bytes <= 1.001 * config.queue_bytes

@@ -24,7 +24,7 @@ import zmq
 from clipmux.engine.child import Setting
 from clipmux.engine.children import BEGIN, INFERENCE, MODULES
 from clipmux.engine.clip_memory import ClipMemory, Layout
-from clipmux.engine.clips import Way
+from clipmux.engine.clips import ClipReceiver, ClipSender, Way
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.device import softmax
 from clipmux.engine.messages import (
@@ -49,17 +49,17 @@ from clipmux.engine.sockets import (
     dealer,
     dealer_clips,
     make_addresses,
-    pull_clips,
     pull_reports,
-    push_clips,
     push_reports,
     remove_sockets,
     router,
+    router_clips,
 )
 from clipmux.engine.wire import VERSION, decode_clip, decode_control, decode_grant, decode_report, encode
 
 SHAPE = (4, 8, 8, 3)
 CLIP_BYTES = int(np.prod(SHAPE))
+WHOLE = (16, 112, 112, 3)
 LABELS = ("one", "two", "three")
 
 
@@ -84,7 +84,7 @@ def addresses() -> Iterator[Addresses]:
 
 def clip(index: int, shape: tuple[int, int, int, int] = SHAPE) -> Clip:
     pixels = np.random.default_rng(index).integers(0, 256, shape, np.uint8)
-    return Clip(ClipKey(0, 1, index, Segment(1, 1 + shape[0])), time.monotonic(), pixels)
+    return Clip(ClipKey(0, 1, index, Segment(1, 1 + shape[0])), time.monotonic(), pixels, index)
 
 
 def received(socket: Socket, timeout_s: float = 10) -> list[bytes]:
@@ -92,71 +92,145 @@ def received(socket: Socket, timeout_s: float = 10) -> list[bytes]:
     return socket.recv_multipart()
 
 
-def test_an_array_sent_without_a_copy_arrives_equal(context: Context, addresses: Addresses) -> None:
-    shape = (16, 112, 112, 3)
-    bytes_most = int(np.prod(shape))
-    with (
-        pull_clips(context, addresses.clips, hwm=4, message_bytes=bytes_most) as pull,
-        push_clips(context, addresses.clips, hwm=4) as push,
-    ):
-        for index in range(10):
-            sent = clip(index, shape)
-            push.send_multipart(encode(sent), copy=False)
-            assert pull.poll(10_000)
-            frames = pull.recv_multipart(copy=False)
-            arrived = decode_clip([frame.buffer for frame in frames], shape)
-            assert arrived == sent
-            assert np.array_equal(arrived.pixels, sent.pixels)
-            assert np.shares_memory(arrived.pixels, np.frombuffer(frames[1].buffer, np.uint8))
+@pytest.fixture(params=["socket", "shared"])
+def memory(request: pytest.FixtureRequest) -> Iterator[ClipMemory | None]:
+    """Memory for two seats of three whole clips, or none: then pixels travel through the socket."""
+    if request.param == "socket":
+        yield None
+        return
+    made = ClipMemory(Layout(seats=2, slots=3, shape=WHOLE))
+    yield made
+    made.close()
 
 
-def test_a_full_queue_blocks_its_sender_and_loses_nothing(context: Context, addresses: Addresses) -> None:
-    shape = (16, 112, 112, 3)  # above what the kernel holds for a socket, so that only our own bounds count
-    bytes_most = int(np.prod(shape))
-    with (
-        pull_clips(context, addresses.clips, hwm=2, message_bytes=bytes_most) as pull,
-        push_clips(context, addresses.clips, hwm=3) as push,
-    ):
-        sent = 0
-        while push.poll(1000, zmq.POLLOUT):
-            push.send_multipart(encode(clip(sent, shape)), copy=False)
-            sent += 1
-            assert sent <= 2 + 3 + 1, "more than both ends may hold and the one under way"
-        assert sent >= 2 + 3
-        with pytest.raises(zmq.Again):
-            push.send_multipart(encode(clip(sent, shape)), flags=zmq.NOBLOCK)
-        arrived = [decode_clip(received(pull), shape).key.index for _ in range(sent)]
-        assert arrived == list(range(sent))
-        assert push.poll(5000, zmq.POLLOUT), "room was made, and the sender does not hear of it"
+def way(addresses: Addresses, memory: ClipMemory | None = None, *, seat: int = -1, device: int = 0) -> Way:
+    """What the supervisor tells of the way to inference; each child gets descriptors of its own."""
+    fd = os.dup(memory.fd) if memory else -1
+    return Way(addresses.clips[device], Layout(seats=2, slots=3, shape=WHOLE), fd, seat, turn=2 + seat)
 
 
-def test_a_sender_without_a_receiver_waits(context: Context, addresses: Addresses) -> None:
-    with push_clips(context, addresses.clips, hwm=3) as push:
-        assert not push.poll(200, zmq.POLLOUT)
-        with pull_clips(context, addresses.clips, hwm=3, message_bytes=CLIP_BYTES) as pull:
-            assert push.poll(5000, zmq.POLLOUT)
-            push.send_multipart(encode(clip(0)))
-            assert decode_clip(received(pull), SHAPE).key == clip(0).key
+def put(sender: ClipSender, each: Clip, timeout_ms: int = 5000) -> None:
+    place = sender.place(timeout_ms)
+    assert place is not None, "there is no room for a clip"
+    np.copyto(place, each.pixels)
+    sender.send(each.key, each.decoded_at, place)
+
+
+def take(receiver: ClipReceiver, count: int, timeout_s: float = 10) -> list[Clip]:
+    """The next clips that arrive, so many."""
+    clips: list[Clip] = []
+    deadline = time.monotonic() + timeout_s
+    while len(clips) < count:
+        assert time.monotonic() < deadline, f"{len(clips)} of {count} clips came within {timeout_s} s"
+        receiver.socket.poll(100)
+        clips += receiver.receive(count - len(clips))
+    return clips
+
+
+def hear_claims(receiver: ClipReceiver, count: int) -> None:
+    for _ in range(count):
+        assert receiver.socket.poll(5000), "nobody claims a seat"
+        assert receiver.receive(1) == []
+
+
+def test_pixels_arrive_equal_and_what_is_lent_bounds_what_is_on_its_way(
+    context: Context, addresses: Addresses, memory: ClipMemory | None
+) -> None:
+    receiver = ClipReceiver(context, way(addresses, memory), enough=6)
+    sender = ClipSender(context, [way(addresses, memory, seat=0)], "decoder-2")
+    neighbour = ClipSender(context, [way(addresses, memory, seat=1)], "decoder-3")
+    assert receiver.room == 6
+    assert sender.place(50) is None, "a place that nobody granted"
+    hear_claims(receiver, 2)
+    sent = [clip(index, WHOLE) for index in range(8)]
+    for each in sent[:3]:
+        put(sender, each)
+    assert sender.place(200) is None, "more clips are on their way than it was lent slots"
+    put(neighbour, sent[7])
+    arrived = take(receiver, 4)
+    assert sender.place(200) is None, "a slot is lent while its clip is held"
+    for number, each in enumerate(sent[3:6]):
+        receiver.release([one for one in arrived if one.key == sent[number].key])
+        put(sender, each)  # into a place of one that was released
+    arrived = [one for one in arrived if one.key == sent[7].key] + take(receiver, 3)
+    for one, each in zip(arrived, [sent[7], *sent[3:6]], strict=True):
+        assert (one.key, one.decoded_at) == (each.key, each.decoded_at)
+        assert np.array_equal(one.pixels, each.pixels)
+    for end in (sender, neighbour, receiver):
+        end.close()
+
+
+def test_of_two_devices_the_one_with_fewer_clips_on_their_way_gets_the_next(context: Context) -> None:
+    addresses = make_addresses(devices=2)
+    first, second = (ClipReceiver(context, way(addresses, device=device), enough=6) for device in (0, 1))
+    sender = ClipSender(context, [way(addresses, seat=0, device=device) for device in (0, 1)], "decoder-2")
+    hear_claims(first, 1)
+    hear_claims(second, 1)
+    until = time.monotonic() + 5
+    while not all(end.free for end in sender._ends):  # both grants are there
+        assert time.monotonic() < until
+        sender.place(50)
+    for index in range(6):
+        put(sender, clip(index, WHOLE))
+    slow, quick = take(first, 3), take(second, 3)
+    assert sender.place(50) is None
+    for index in range(6, 10):  # the second device is done sooner each time
+        second.release(quick)
+        put(sender, clip(index, WHOLE))
+        quick = take(second, 1)
+    first.release(slow)
+    for index in range(10, 12):
+        put(sender, clip(index, WHOLE))
+    assert [one.key.index for one in take(first, 2)] == [10, 11]
+    for end in (sender, first, second):
+        end.close()
+    remove_sockets(addresses)
+
+
+def test_a_seat_is_claimed_again_of_who_takes_the_place_of_one_that_died(
+    context: Context, addresses: Addresses
+) -> None:
+    sender = ClipSender(context, [way(addresses, seat=0)], "decoder-2")
+    assert sender.place(200) is None, "nobody is there"
+    died = ClipReceiver(context, way(addresses), enough=6)
+    assert died.socket.poll(5000), "it is told, and dies before it listens"
+    died.close()
+    heir = ClipReceiver(context, way(addresses), enough=6)
+    until = time.monotonic() + 20
+    while (place := sender.place(50)) is None:
+        assert time.monotonic() < until, "it is not told of the seat"
+        assert heir.receive(8) == []
+    sender.send(clip(0).key, 1.0, place)
+    assert [one.key for one in take(heir, 1)] == [clip(0).key]
+    assert heir.refused == 0
+    sender.close()
+    heir.close()
 
 
 def test_a_message_above_the_bound_is_not_delivered_and_the_receiver_lives(
     context: Context, addresses: Addresses
 ) -> None:
     with (
-        pull_clips(context, addresses.clips, hwm=64, message_bytes=CLIP_BYTES) as pull,
-        push_clips(context, addresses.clips, hwm=64) as foreign,
-        push_clips(context, addresses.clips, hwm=64) as decoder,
+        router_clips(context, addresses.clips[0], hwm=64, message_bytes=CLIP_BYTES) as inference,
+        dealer_clips(context, addresses.clips[0], "foreign", hwm=64) as foreign,
+        dealer_clips(context, addresses.clips[0], "decoder", hwm=64) as decoder,
     ):
         assert foreign.poll(5000, zmq.POLLOUT)
         foreign.send(bytes(CLIP_BYTES + 1))
         for index in range(20):
             assert decoder.poll(5000, zmq.POLLOUT)
             decoder.send_multipart(encode(clip(index)))
-        assert [decode_clip(received(pull), SHAPE).key.index for _ in range(20)] == list(range(20))
-        assert not pull.poll(300)
+        assert [index_of(received(inference)) for _ in range(20)] == list(range(20))
+        assert not inference.poll(300)
         assert foreign.poll(5000, zmq.POLLOUT), "it was cut off, and does not connect again"
         foreign.send(b"short")
-        assert received(pull) == [b"short"]
+        assert received(inference) == [b"foreign", b"short"]
+
+
+def index_of(frames: list[bytes]) -> int:
+    arrived = decode_clip(frames[1:], SHAPE)
+    assert isinstance(arrived, Clip)
+    return arrived.key.index
 
 
 def test_what_was_sent_before_a_close_still_arrives(context: Context, addresses: Addresses) -> None:
@@ -224,10 +298,9 @@ def inference_process(
     model.network_path.write_bytes(b"the null backend does not read it")
     write_model(model)
     config = EngineConfig(model=str(model.path), backend="null", max_batch=8)
-    way = Way(addresses.clips, SHAPE, hwm=64)
-    if memory is not None:
-        way = replace(way, layout=memory.layout, fd=memory.fd)
-    setting = Setting("inference-1", addresses, {"config": config.to_json(), "clips": way.to_json()})
+    layout, fd = (memory.layout, memory.fd) if memory else (Layout(seats=2, slots=64, shape=SHAPE), -1)
+    ways = [Way(addresses.clips[0], layout, fd).to_json()]
+    setting = Setting("inference-1", addresses, {"config": config.to_json(), "clips": ways, "device": 0})
     command = [sys.executable, "-c", BEGIN, MODULES[INFERENCE], setting.name, *filter(None, sys.path)]
     pipe = subprocess.PIPE
     with (
@@ -266,10 +339,12 @@ def spoilt(index: int) -> list[list[bytes]]:
         [b"\x91" * 1020, pixels],
         [b"\xdd\xff\xff\xff\xff", pixels],
         [b"\x93" + b"\x91" * 1000 + b"\xc0\xa4Clip\x90", pixels],
-        [msgpack.packb([VERSION + 1, "Clip", [key, 1.0]]), pixels],
-        [msgpack.packb([VERSION, "Clip", [key, float("nan")]]), pixels],
-        [msgpack.packb([VERSION, "Clip", [["0", *key[1:]], 1.0]]), pixels],
-        [msgpack.packb([VERSION, "Clip", [[b"\xff" * 500, *key[1:]], 1.0]]), pixels],
+        [msgpack.packb([VERSION + 1, "Clip", [key, 1.0, 0]]), pixels],
+        [msgpack.packb([VERSION, "Clip", [key, float("nan"), 0]]), pixels],
+        [msgpack.packb([VERSION, "Clip", [key, 1.0, -1]]), pixels],
+        [msgpack.packb([VERSION, "Clip", [key, 1.0, 64]]), pixels],
+        [msgpack.packb([VERSION, "Clip", [["0", *key[1:]], 1.0, 0]]), pixels],
+        [msgpack.packb([VERSION, "Clip", [[b"\xff" * 500, *key[1:]], 1.0, 0]]), pixels],
         [*encode(Stop()), pixels],
         encode(Stop()),
         [bytes(1)] * 200,
@@ -291,16 +366,22 @@ def test_garbage_does_not_stop_an_inference_process(context: Context, addresses:
         router(context, addresses.control) as control,
         pull_reports(context, addresses.reports) as reports,
         inference_process(addresses, tmp_path) as process,
-        push_clips(context, addresses.clips, hwm=64) as push,
-        push_clips(context, addresses.clips, hwm=64) as oversized,
+        dealer_clips(context, addresses.clips[0], "decoder-2", hwm=64) as push,
+        dealer_clips(context, addresses.clips[0], "decoder-3", hwm=64) as oversized,
     ):
         said(control, Hello)
         assert oversized.poll(5000, zmq.POLLOUT)
         oversized.send_multipart([b"", bytes(1 << 20)])
+        push.send_multipart(encode(Claim(0, 2)))
+        slots = list(decode_grant(received(push), range(64)).slots)
         sent = 0
         for place in range(good + bad):
-            frames = random.choice(spoilt(sent)) if place not in places else encode(clip(sent))
-            sent += place in places
+            frames = random.choice(spoilt(sent))
+            if place in places:
+                while push.poll(0 if slots else 10_000):
+                    slots += decode_grant(push.recv_multipart(), range(64)).slots
+                frames = encode(replace(clip(sent), slot=slots.pop()))
+                sent += 1
             assert push.poll(10_000, zmq.POLLOUT), f"message {place} waits, the process has status {process.poll()}"
             push.send_multipart(frames)
         scored: list[int] = []
@@ -331,9 +412,9 @@ def test_slots_that_are_not_the_senders_are_refused(context: Context, addresses:
         router(context, addresses.control) as control,
         pull_reports(context, addresses.reports) as reports,
         inference_process(addresses, tmp_path, memory),
-        dealer_clips(context, addresses.clips, "decoder-2", hwm=64) as first,
-        dealer_clips(context, addresses.clips, "decoder-3", hwm=64) as second,
-        dealer_clips(context, addresses.clips, "decoder-4", hwm=64) as heir,
+        dealer_clips(context, addresses.clips[0], "decoder-2", hwm=64) as first,
+        dealer_clips(context, addresses.clips[0], "decoder-3", hwm=64) as second,
+        dealer_clips(context, addresses.clips[0], "decoder-4", hwm=64) as heir,
     ):
         memory.close()
         said(control, Hello)

@@ -91,7 +91,7 @@ def scores_of(some: list[ClipKey]) -> st.SearchStrategy[Scores]:
 
 
 MESSAGES: dict[type, st.SearchStrategy[Any]] = {
-    Clip: st.builds(Clip, keys, real, array_of(np.uint8, *SHAPE)),
+    Clip: st.builds(Clip, keys, real, array_of(np.uint8, *SHAPE), whole),
     Scores: st.lists(keys, min_size=1, max_size=4).flatmap(scores_of),
     VideoEnd: st.builds(VideoEnd, whole, attempt, text, text, attempt, attempt, seconds),
     VideoFailed: st.builds(VideoFailed, whole, attempt, text, text, text, text, text),
@@ -118,7 +118,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
 KINDS = sorted(kind.__name__ for kind in MESSAGES)
 
 RECEIVERS: list[tuple[Callable[[list[bytes]], Message], tuple[type, ...]]] = [
-    (lambda frames: decode_clip(frames, SHAPE), (Clip,)),
+    (lambda frames: decode_clip(frames, SHAPE), (Clip, Claim)),
     (lambda frames: decode_report(frames, CLASSES), get_args(Report)),
     (lambda frames: decode_live_report(frames, CLASSES), get_args(LiveReport)),
     (decode_control, get_args(Control)),
@@ -208,7 +208,7 @@ def test_any_msgpack(content: object, kind: str, rest: list[bytes]) -> None:
 
 
 SAMPLES: list[Message] = [
-    Clip(ClipKey(7, 1, 300, Segment(1, 17, (0.0, 0.5))), 12.5, np.zeros(SHAPE, np.uint8)),
+    Clip(ClipKey(7, 1, 300, Segment(1, 17, (0.0, 0.5))), 12.5, np.zeros(SHAPE, np.uint8), 3),
     Scores(
         (ClipKey(7, 2, 0, Segment(1, 17)), ClipKey(8, 1, 1, Segment(17, 33))),
         np.zeros((2, CLASSES), np.float32),
@@ -303,12 +303,16 @@ def test_damaged_messages(sample: Message, damage: Callable[[list[bytes], Random
         assert_right_or_refused(damage(frames, random))
 
 
-def clip(version: object = VERSION, key: object = KEY, decoded_at: object = 1.0, pixels: bytes = PIXELS) -> list[bytes]:
-    return [msgpack.packb([version, "Clip", [key, decoded_at]]), pixels]
+def clip(
+    version: object = VERSION, key: object = KEY, decoded_at: object = 1.0, slot: object = 0, pixels: bytes = PIXELS
+) -> list[bytes]:
+    return [msgpack.packb([version, "Clip", [key, decoded_at, slot]]), pixels]
 
 
 def test_the_clip_that_the_next_test_spoils_is_right() -> None:
-    assert decode_clip(clip(), SHAPE).key == ClipKey(0, 1, 0, Segment(1, 17))
+    right = decode_clip(clip(), SHAPE)
+    assert isinstance(right, Clip)
+    assert (right.key, right.slot) == (ClipKey(0, 1, 0, Segment(1, 17)), 0)
 
 
 @pytest.mark.parametrize(
