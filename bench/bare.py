@@ -1,7 +1,8 @@
 """PUSH and PULL with nothing around them: what ZeroMQ itself takes to bring clips from one process to another.
 
 The address, the frames and their bytes are those of a run whose clips travel through the socket; the high-water marks
-are what ``--queue-memory`` has room for. A clip is an array of its own, filled, and sent without a copy; at the other end it is copied into a batch.
+are what ``--queue-memory`` has room for. A clip is an array of its own, filled, and sent without a copy; at the other
+end it is copied into a batch.
 """
 
 from __future__ import annotations

@@ -115,5 +115,5 @@ def cpu_by_role(config: EngineConfig, *, videos: int, clips_of_each: int) -> Map
 def _spent(supervisor: Supervisor) -> dict[str, float]:
     spent = {SUPERVISOR: time.process_time()}
     for child in supervisor.processes:
-        spent[child.role] = spent.get(child.role, 0.0) + cpu_seconds(child.process.pid)
+        spent[child.role] = spent.get(child.role, 0.0) + cpu_seconds(child.pid)
     return spent

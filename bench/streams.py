@@ -284,7 +284,7 @@ class _Mark:
             for stream in supervisor.streams.values()
         }
         self.weights = {stream.number: stream.config.weight for stream in supervisor.streams.values()}
-        self.memory = sum(_size(child.process.pid) for child in children) + _size(os.getpid())
+        self.memory = sum(_size(child.pid) for child in children) + _size(os.getpid())
 
 
 def _between(first: _Mark, last: _Mark, runners: int, number: int) -> Trial:

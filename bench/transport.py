@@ -150,7 +150,9 @@ def bare_loop(config: EngineConfig, clips: int) -> Passage:
     shares = [len(range(number, clips, config.decoders)) for number in range(config.decoders)]
     asked = [("pull", clips), *(("push", share) for share in shares if share)]
     try:
-        answers = do(config, [{"stage": stage, "address": addresses.clips[0], "clips": count} for stage, count in asked])
+        answers = do(
+            config, [{"stage": stage, "address": addresses.clips[0], "clips": count} for stage, count in asked]
+        )
     finally:
         remove_sockets(addresses)
     received, *sent = answers

@@ -62,7 +62,7 @@ class Memory:
     def look(self) -> None:
         """Take the sizes now."""
         size = proportional_size if self.kind == "PSS" else resident_size
-        pids = [os.getpid(), *(child.process.pid for child in self._supervisor.processes)]
+        pids = [os.getpid(), *(child.pid for child in self._supervisor.processes)]
         self.most = max(self.most, sum(size(pid) or 0 for pid in pids))
 
     def _look(self) -> None:

@@ -16,21 +16,25 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import zmq
 
 from .control import Link
 from .errors import ClipmuxError, UsageError
+from .keys import read_keys
 from .logs import TEXT, log_child
 from .messages import Failed
 from .orphans import end_the_others
-from .sockets import Addresses, Context
+from .sockets import Addresses, Context, approach
 
 log = logging.getLogger(__name__)
 
 ORPHANED = 70
 """Exit status of a child whose supervisor died."""
+CUT_OFF = 71
+"""Of one that has lost a connection to its engine: what was on its way is lost, and nobody else would notice."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Setting:
         content: what the role itself needs, as JSON.
         log_format: how to write the log.
         trace: the inherited descriptor of the trace's file; -1 where there is none.
+        peer: for one whose engine is on another machine: the folder of keys, and the name that machine is trusted by.
     """
 
     name: str
@@ -50,13 +55,16 @@ class Setting:
     content: dict[str, Any]
     log_format: str = TEXT
     trace: int = -1
+    peer: tuple[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "addresses": self.addresses.to_json()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Setting:
-        return cls(**{**content, "addresses": Addresses.from_json(content["addresses"])})
+        peer = content["peer"]
+        addresses = Addresses.from_json(content["addresses"])
+        return cls(**{**content, "addresses": addresses, "peer": None if peer is None else tuple(peer)})
 
 
 class Role(Protocol):
@@ -73,6 +81,9 @@ def main(module: str, told: dict[str, Any]) -> None:
     log_child(sys.stderr.fileno(), process=setting.name, form=setting.log_format)
     threading.Thread(target=_die_with_parent, args=(setting.addresses,), name="death-pipe", daemon=True).start()
     context = zmq.Context()
+    if setting.peer is not None:
+        folder, server = setting.peer
+        approach(context, read_keys(Path(folder)), server, cut_off=_cut_off)
     link = Link(context, setting.addresses.control, setting.name)
     status = 0
     try:
@@ -96,6 +107,11 @@ def _keep_standard_output_open() -> None:
     """Let native libraries print to the log: the pipe itself only tells, by closing, that this process has ended."""
     os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
+def _cut_off(address: str) -> None:
+    log.warning("the connection to %s is lost", address)
+    os._exit(CUT_OFF)
 
 
 def _die_with_parent(addresses: Addresses) -> None:

@@ -45,13 +45,17 @@ REAP_S = 5.0
 
 @dataclass
 class Child:
-    """One child process and what is known of it."""
+    """One child process and what is known of it.
+
+    One that a host elsewhere started (engine/hosts.py) has neither ``process`` nor ``sentinel``: -1 stands there.
+    """
 
     role: str
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     sentinel: int
     started: float
+    status: int | None = None
     ready: bool = False
     stopping: bool = False
     left: bool = False
@@ -62,6 +66,8 @@ class Child:
     last_progress: float = 0.0
     overdue: str = ""
     last_words: str = ""
+    blameless: bool = False
+    """Whatever it was decoding had nothing to do with its end."""
     killed: float | None = None
     waiting: bool = False
     seat: int = -1
@@ -74,24 +80,34 @@ class Child:
         """What it does and no other process does meanwhile; decoders are one like another."""
         return (self.role, self.seat if self.role == INFERENCE else -1)
 
+    @property
+    def pid(self) -> int:
+        """0 for one elsewhere."""
+        return 0 if self.process is None else self.process.pid
+
     def kill(self) -> None:
         """SIGKILL; after that it executes nothing of its own any more, even if the kernel cannot end it yet."""
         self.killed = self.killed or time.monotonic()
-        self.process.kill()
+        if self.process is not None:
+            self.process.kill()
 
     def reap(self) -> int | None:
         """Wait for its end, which its standard output has announced or a kill has caused.
 
         Returns:
-            Its exit status; None if the kernel holds it in a call that does not return, of a disk or a device.
+            Its exit status; None if the kernel holds it in a call that does not return, of a disk or a device. That of
+            one elsewhere is not known: 0.
         """
+        if self.process is None:
+            self.status = 0
+            return 0
         try:
-            status = self.process.wait(timeout=REAP_S)
+            self.process.wait(timeout=REAP_S)
         except subprocess.TimeoutExpired:  # its standard output is closed, but it lives on
             self.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=REAP_S)
-            status = self.process.returncode
+        status = self.status = self.process.returncode
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()

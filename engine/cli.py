@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +32,26 @@ Examples:
 
 Exit status: 0 every video classified; 3 some videos failed, all others done; 2 wrong usage; 1 the run itself failed;
 130 interrupted (go on with --resume).
+"""
+
+SERVE_EXAMPLES = """
+Examples:
+
+  clipmux serve videos/ --model model --bind 10.0.0.7:7600 --output runs/first
+
+  clipmux serve videos/ --model model --bind 10.0.0.7:7600 --workers 4 --output runs/second
+
+Both hosts need keys, and each the other's: 'clipmux keys new', then 'clipmux keys trust NAME KEY'.
+"""
+
+DECODE_EXAMPLES = """
+Examples:
+
+  clipmux decode --connect 10.0.0.7:7600
+
+  clipmux decode --connect 10.0.0.7:7600 --workers 8 --moved /data/videos=/mnt/videos
+
+Exit status: 0 the run is over, or SIGINT or SIGTERM came; 2 wrong usage; 1 the server does not let this host in.
 """
 
 WORKERS = "Decoder processes: a number, or auto: as many as the device turns out to need, up to one per core."
@@ -118,7 +140,9 @@ def run(
     per_clip: Annotated[bool, typer.Option("--per-clip", help="Results per clip instead of their mean.")] = False,
     workers: Annotated[str, typer.Option(help=WORKERS)] = "auto",
     max_batch: Annotated[int, typer.Option(help="Clips in one device call at most, up to 64.")] = 64,
-    device: Annotated[str, typer.Option(help="cpu, mlu:0 or cuda:0.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cores like cpu:0-7, mlu:0 or cuda:0; several with commas between.")
+    ] = "cpu",
     backend: Annotated[str, typer.Option(help="auto, openvino, magicmind, torch, or null (fixed scores).")] = "auto",
     null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
     max_delay: Annotated[float, typer.Option(help="Seconds a clip may wait for its batch to fill.")] = 0.25,
@@ -167,6 +191,13 @@ def run(
         float, typer.Option(help="Frames per second that segments' clips are sampled at; 0: the model's, or 25.")
     ] = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+    bind: Annotated[
+        str, typer.Option(help="Let decoders of other hosts join there (see 'clipmux decode').", metavar="HOST:PORT")
+    ] = "",
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of keys for --bind; ~/.config/clipmux/keys unless given.")
+    ] = None,
+    decoders: Annotated[int, typer.Option(help="How many decoders of other hosts may join at --bind.")] = 64,
     metrics: Metrics = "",
     metrics_allow_remote: MetricsAllowRemote = False,
     stuck_after: StuckAfter = 30.0,
@@ -208,6 +239,9 @@ def run(
         guards=Guards(parse_pixels(max_pixels), max_frames, max_duration, max_cpu),
         decoder_bytes=decoder_memory << 20,
         jail=jail,
+        bind=bind,
+        keys=str(keys.resolve()) if keys else "",
+        far_decoders=decoders if bind else 0,
         segments=segments,
         enter=enter,
         leave=leave,
@@ -240,6 +274,63 @@ def run(
         )
     show_failures(failures, console)
     return status
+
+
+def _serve() -> Any:
+    """``run``, told where to listen, with no decoder of its own unless it is told so."""
+    signature = inspect.signature(run, eval_str=True)
+    given = {"bind": "127.0.0.1:7600", "workers": "none"}
+    parameters = [
+        parameter.replace(default=given.get(name, parameter.default))
+        for name, parameter in signature.parameters.items()
+    ]
+
+    @functools.wraps(run)
+    def serve(**options: Any) -> None:
+        run(**options)
+
+    serve.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    serve.__doc__ = """Classify videos that other hosts decode: they join with 'clipmux decode', and leave, at any time.
+
+    It has no decoders of its own unless --workers says so; everything else is as in 'clipmux run'."""
+    return serve
+
+
+app.command("serve", epilog=SERVE_EXAMPLES, short_help="Classify videos that other hosts decode.")(_serve())
+
+
+@app.command(epilog=DECODE_EXAMPLES, short_help="Decode for an engine on another host.")
+@exits
+def decode(
+    connect: Annotated[str, typer.Option(help="Where 'clipmux serve' listens.", metavar="HOST:PORT")] = "",
+    workers: Annotated[str, typer.Option(help="Decoder processes: a number, or auto: one per core.")] = "auto",
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of keys; ~/.config/clipmux/keys unless given.", metavar="FOLDER")
+    ] = None,
+    server: Annotated[str, typer.Option(help="The name that the server's key is trusted by, if several are.")] = "",
+    moved: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder of videos that is elsewhere here; again for others.", metavar="THERE=HERE"),
+    ] = None,
+) -> None:
+    """Decode videos for 'clipmux serve' on another host, until its run is over.
+
+    Ctrl-C leaves, and the videos that are not finished go to others."""
+    if not connect:
+        raise UsageError("no --connect: give HOST:PORT, where 'clipmux serve' listens")
+    from clipmux.workers.moved import Moved
+
+    from .config import parse_workers, usable_cores
+    from .decoder_host import run_host
+    from .keys import default_folder, read_keys
+
+    count = parse_workers(workers)
+    if not 0 <= count <= 1024:
+        raise UsageError(f"--workers is '{workers}': give 1 to 1024, or auto")
+    folder = keys or default_folder()
+    run_host(
+        connect, decoders=count or usable_cores(), keys=read_keys(folder), peer=server, moved=Moved.parse(moved or [])
+    )
 
 
 def _listed(inputs: list[str], annotations: Path | None, root: Path | None, subset: str, names: str) -> Any:
@@ -307,7 +398,9 @@ def live(
     max_streams: Annotated[int, typer.Option(help="Streams there is memory for; 0: twice as many, 16 at least.")] = 0,
     max_batch: Annotated[int, typer.Option(help="Clips in one device call at most, up to 64.")] = 64,
     max_delay: Annotated[float, typer.Option(help="Seconds a clip may wait for its batch to fill.")] = 0.03,
-    device: Annotated[str, typer.Option(help="cpu, mlu:0 or cuda:0.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cores like cpu:0-7, mlu:0 or cuda:0; several with commas between.")
+    ] = "cpu",
     backend: Annotated[str, typer.Option(help="auto, openvino, magicmind, torch, or null (fixed scores).")] = "auto",
     null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
     preprocess: Annotated[str, typer.Option(help="Frames to pixels: fast, or exact as the reference.")] = "fast",

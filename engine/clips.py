@@ -1,9 +1,9 @@
 """How clips get from decoders to inference processes, and how it is bounded what is on its way.
 
-A slot is room for one clip. Each inference process lends its slots; each decoder has a seat there, which it claims once,
-and is granted the seat's slots. It fills one and sends its number with the clip; inference grants it again once the
-pixels are in a staging batch. A full queue is a decoder without a slot, and the clips of a decoder that are on their
-way to a device are the slots it lacks: of several devices it takes the one that it has most slots of.
+A slot is room for one clip. Each inference process lends its slots; each decoder has a seat there, which it claims
+once, and is granted the seat's slots. It fills one and sends its number with the clip; inference grants it again once
+the pixels are in a staging batch. A full queue is a decoder without a slot, and the clips of a decoder that are on
+their way to a device are the slots it lacks: of several devices it takes the one that it has most slots of.
 
 Since only what is lent to its sender is taken, one look refuses a number out of range, a slot of another seat, one that
 was sent already, and whatever a dead decoder's socket still delivers after another has claimed its seat. A clip that
@@ -36,7 +36,10 @@ from .wire import CLIP_HEADER_MOST, decode_clip, decode_grant, decode_placed, en
 log = logging.getLogger(__name__)
 
 CLAIM_AGAIN_S = 1.0
-"""A seat is claimed again while nothing was granted: the process that it was claimed of may have died before it heard."""
+"""A seat is claimed again while nothing was granted: who it was claimed of may have died before it heard."""
+
+UNKNOWN = 0.0
+"""When a clip of another machine was decoded; its arrival counts in place of that."""
 
 LEAST = 2
 """Slots of a decoder at least: one to fill, one on its way."""
@@ -52,6 +55,7 @@ class Way:
         fd: the inherited descriptor of the clip memory that they are in; -1 where pixels travel through the socket.
         seat: a decoder's.
         turn: grows with every process that is started.
+        far: the decoder is on another machine, whose clock is another.
     """
 
     address: str
@@ -59,6 +63,7 @@ class Way:
     fd: int = -1
     seat: int = -1
     turn: int = 0
+    far: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "layout": self.layout.to_json()}
@@ -124,12 +129,13 @@ class _End:
         self.free: list[int] = []
         self._shape = way.layout.shape
         self._shared = way.fd >= 0
+        self._far = way.far
         self._slots = map_seat(way.fd, way.layout, way.seat) if self._shared else {}
         self._known = way.layout.of_seat(way.seat)
         self._claim = Claim(way.seat, way.turn)
         self._claimed_at: float | None = time.monotonic()
         """None once something was granted."""
-        self.socket = dealer_clips(context, way.address, name, hwm=way.layout.slots)
+        self.socket = dealer_clips(context, way.address, name, hwm=_hwm(way.layout))
         self.socket.send_multipart(encode(self._claim))
 
     def hear(self) -> None:
@@ -151,12 +157,25 @@ class _End:
 
     def send(self, key: ClipKey, decoded_at: float, pixels: Slot) -> None:
         number = self.free.pop()
+        if self._far:
+            decoded_at = UNKNOWN
         if not self._shared:
             self.socket.send_multipart(encode(Clip(key, decoded_at, pixels, number)), copy=False)
             return
         if pixels is not (slot := self._slots[number]):
             np.copyto(slot, pixels)
         self.socket.send_multipart(encode(Placed(key, decoded_at, number)))
+
+
+@dataclass
+class _Seat:
+    """A decoder, as inference sees it: ``used`` of its slots are lent to it or held here, ``spare`` are neither."""
+
+    owner: bytes
+    turn: int
+    spare: list[int]
+    used: int
+    gone: bool = False
 
 
 class ClipReceiver:
@@ -177,18 +196,17 @@ class ClipReceiver:
     def __init__(self, context: Context, way: Way, *, enough: int) -> None:
         layout = self._layout = way.layout
         self.refused = 0
-        self._share = min(layout.slots, max(LEAST, -(-enough // layout.seats)))
-        self.room = layout.seats * self._share
+        self._enough = enough
+        self.room = layout.seats * self._share(layout.seats)
         self._shared = way.fd >= 0
         self._slots = map_all(way.fd, layout) if self._shared else {}
-        self._owners: dict[int, bytes] = {}
-        """The decoder in each seat, and its turn."""
-        self._turns: dict[int, int] = {}
+        self._seats: dict[int, _Seat] = {}
+        """Those that were claimed."""
         self._lent: dict[int, bytes] = {}
         """Who may send each slot; those that are missing are held here, or nobody has claimed their seat."""
         self._held: set[int] = set()
         most = CLIP_HEADER_MOST if self._shared else max(CLIP_HEADER_MOST, int(np.prod(layout.shape)))
-        self.socket: Socket = router_clips(context, way.address, hwm=layout.slots, message_bytes=most)
+        self.socket: Socket = router_clips(context, way.address, hwm=_hwm(layout), message_bytes=most)
 
     def receive(self, most: int) -> list[Clip]:
         """Clips that have arrived, ``most`` at most, without waiting. Their pixels hold until ``release``."""
@@ -208,12 +226,15 @@ class ClipReceiver:
 
     def release(self, clips: Sequence[Clip]) -> None:
         """The pixels of these clips are not needed any more."""
-        grants: dict[int, list[int]] = {}
+        back: dict[int, list[int]] = {}
         for clip in clips:
-            grants.setdefault(clip.slot // self._layout.slots, []).append(clip.slot)
-        for seat, numbers in grants.items():
-            self._held.difference_update(numbers)
-            self._grant(self._owners[seat], numbers)
+            back.setdefault(clip.slot // self._layout.slots, []).append(clip.slot)
+        for number, slots in back.items():
+            self._held.difference_update(slots)
+            seat = self._seats[number]
+            seat.spare += slots
+            seat.used -= len(slots)
+            self._grant(seat)
 
     def close(self) -> None:
         self.socket.close(linger=0)
@@ -228,22 +249,45 @@ class ClipReceiver:
             raise MessageError(f"slot {slot} is not lent to {quoted(sender)}, which sent it")
         del self._lent[slot]
         self._held.add(slot)
-        if isinstance(message, Placed):
-            message = Clip(message.key, message.decoded_at, self._slots[slot], slot)
-        clips.append(message)
+        decoded_at = message.decoded_at if message.decoded_at != UNKNOWN else time.monotonic()
+        pixels = self._slots[slot] if isinstance(message, Placed) else message.pixels
+        clips.append(Clip(message.key, decoded_at, pixels, slot))
 
     def _seat(self, sender: bytes, claim: Claim) -> None:
         """Lend a seat's slots to its new decoder; those that are held follow as they are released."""
-        seat = claim.seat
-        if self._owners.get(seat) == sender and claim.turn == self._turns[seat]:
+        before = self._seats.get(claim.seat)
+        if before is not None and (before.owner, before.turn) == (sender, claim.turn):
             return  # it did not know that it was heard
-        if seat >= self._layout.seats or claim.turn <= self._turns.get(seat, 0):
-            raise MessageError(f"{quoted(sender)} claims seat {seat} of {self._layout.seats} in turn {claim.turn}")
-        self._owners[seat], self._turns[seat] = sender, claim.turn
-        slots = self._layout.of_seat(seat)[: self._share]
-        self._grant(sender, [slot for slot in slots if slot not in self._held])
+        if claim.seat >= self._layout.seats or (before is not None and claim.turn <= before.turn):
+            raise MessageError(
+                f"{quoted(sender)} claims seat {claim.seat} of {self._layout.seats} in turn {claim.turn}"
+            )
+        slots = self._layout.of_seat(claim.seat)
+        held = [slot for slot in slots if slot in self._held]
+        for slot in slots:
+            self._lent.pop(slot, None)
+        spare = [slot for slot in reversed(slots) if slot not in self._held]
+        seat = self._seats[claim.seat] = _Seat(sender, claim.turn, spare, len(held))
+        self._grant(seat)
 
-    def _grant(self, decoder: bytes, slots: list[int]) -> None:
-        self._lent.update(dict.fromkeys(slots, decoder))
-        with contextlib.suppress(zmq.ZMQError):  # it is gone; the next one in its seat is granted them
-            self.socket.send_multipart([decoder, *encode(Grant(tuple(slots)))], flags=zmq.NOBLOCK)
+    def _share(self, seats: int) -> int:
+        """Slots that each of so many decoders may have on their way."""
+        return min(self._layout.slots, max(LEAST, -(-self._enough // seats)))
+
+    def _grant(self, seat: _Seat) -> None:
+        """Lend a decoder what its share has room for: less to each, the more there are."""
+        share = self._share(sum(not each.gone for each in self._seats.values()) or 1)
+        if seat.gone or (more := min(share - seat.used, len(seat.spare))) <= 0:
+            return
+        slots = [seat.spare.pop() for _ in range(more)]
+        seat.used += more
+        self._lent.update(dict.fromkeys(slots, seat.owner))
+        try:
+            self.socket.send_multipart([seat.owner, *encode(Grant(tuple(slots)))], flags=zmq.NOBLOCK)
+        except zmq.ZMQError:  # the next one in its seat is granted them
+            seat.gone = True
+
+
+def _hwm(layout: Layout) -> int:
+    """What is lent bounds the clips; the marks are for those who take more than they were lent."""
+    return 2 * layout.slots + 8

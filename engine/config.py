@@ -28,6 +28,9 @@ MOST_THREADS = 16
 AHEAD = 6
 """Batches' worth of clips that may be on their way: two in the batcher, and four to even out decoders' bursts."""
 
+NO_WORKERS = -1
+"""All decoders are on other hosts."""
+
 CLIP_MEMORIES = ("auto", "shared", "socket")
 """Ways from a decoder to inference: see engine/clips.py."""
 
@@ -50,13 +53,13 @@ def parse_delay(text: str) -> tuple[float, float]:
 
 
 def parse_workers(text: str) -> int:
-    """``auto`` or a number, for ``workers``.
+    """``auto``, a number, or ``none``, for ``workers``.
 
     Raises:
         UsageError: something else.
     """
-    if text == "auto":
-        return 0
+    if text in ("auto", "none"):
+        return 0 if text == "auto" else NO_WORKERS
     if not text.isdecimal():
         raise UsageError(f"--workers is '{text}': give 1 to 1024, or auto")
     return int(text)
@@ -76,9 +79,10 @@ class EngineConfig:
         stride: frames from the start of one clip to the start of the next.
         top_k: labels per prediction.
         per_clip: keep the top labels of every clip too.
-        workers: decoder processes; 0 means as many as turn out to be needed, up to one per usable core.
+        workers: decoder processes; 0 means as many as turn out to be needed, up to one per usable core; ``NO_WORKERS``
+            none, where there are decoders on other hosts.
         max_batch: clips in one device call at most, 1…64.
-        device: ``cpu``, some of its cores (``cpu:0-7``), ``mlu:0``, ``cuda:0``, or several of a kind with commas between.
+        device: ``cpu``, some of its cores (``cpu:0-7``), ``mlu:0``, ``cuda:0``; several of a kind with commas between.
         backend: ``auto``, ``openvino`` or ``null``.
         null_delay_ms: the null backend answers N clips after ``a + b·N`` milliseconds.
         max_delay_s: how long a clip may wait for its batch to fill while the device is idle.
@@ -98,6 +102,7 @@ class EngineConfig:
             nothing is started) or ``off``; see engine/jail.py.
         bind: ``HOST:PORT`` at which other machines may reach the engine's sockets too, with keys; nothing: none may.
         keys: the folder of those keys; nothing: the user's own (see engine/keys.py).
+        far_decoders: decoders of other hosts that may join at ``bind``; clips then travel through the socket.
         segments: find from when to when each label holds; clips are then sampled in time, as of a live stream.
         enter: a label's smoothed score from which a segment starts.
         leave: the score below which it ends.
@@ -130,6 +135,7 @@ class EngineConfig:
     jail: str = AUTO
     bind: str = ""
     keys: str = ""
+    far_decoders: int = 0
     segments: bool = False
     enter: float = 0.6
     leave: float = 0.4
@@ -144,7 +150,10 @@ class EngineConfig:
 
         need(self.stride >= 1, "--stride", self.stride, "give at least 1")
         need(self.top_k >= 1, "--top-k", self.top_k, "give at least 1")
-        need(0 <= self.workers <= 1024, "--workers", self.workers, "give 1 to 1024, or auto")
+        need(0 <= self.far_decoders <= 4096, "--decoders", self.far_decoders, "give 0 to 4096")
+        least = NO_WORKERS if self.far_decoders else 0
+        workers = "none" if self.workers == NO_WORKERS else self.workers
+        need(least <= self.workers <= 1024, "--workers", workers, "give 1 to 1024, or auto")
         need(1 <= self.max_batch <= MAX_BATCH, "--max-batch", self.max_batch, f"give 1 to {MAX_BATCH}")
         need(
             all(0 <= part < math.inf for part in self.null_delay_ms),
@@ -159,6 +168,8 @@ class EngineConfig:
         need(self.queue_bytes >= 1 << 20, "--queue-memory", self.queue_bytes, "give at least 1 MiB")
         need(self.preprocess in PREPROCESSES, "--preprocess", self.preprocess, f"give one of {', '.join(PREPROCESSES)}")
         need(self.clip_memory in CLIP_MEMORIES, "--clip-memory", self.clip_memory, f"give {', '.join(CLIP_MEMORIES)}")
+        far = "leave it out where decoders of other hosts may join: their clips come through the socket"
+        need(not (self.far_decoders and self.clip_memory == "shared"), "--clip-memory", self.clip_memory, far)
         need(self.decoder_bytes >= 256 << 20, "--decoder-memory", self.decoder_bytes >> 20, "give at least 256 MiB")
         need(self.jail in JAILS, "--jail", self.jail, f"give one of {', '.join(JAILS)}")
         need(0 < self.enter <= 1, "--enter", self.enter, "give a score above 0, up to 1")
@@ -174,7 +185,7 @@ class EngineConfig:
             choose(self.backend, device)
         if len({device.partition(":")[0] for device in devices}) > 1:
             raise UsageError(f"--device is '{self.device}': give devices of one kind, which give the same scores")
-        places = [core for device in devices for core in cores_of(device) or {device}]
+        places = [place for device in devices for place in (cores_of(device) or (device,))]
         if len(set(places)) < len(places) or (len(devices) > 1 and "cpu" in devices):
             raise UsageError(f"--device is '{self.device}': name each device or core once")
 
@@ -198,12 +209,17 @@ class EngineConfig:
 
     @property
     def decoders(self) -> int:
-        """How many decoder processes there are at most."""
-        return self.workers or usable_cores()
+        """How many decoder processes there are at most, on this machine."""
+        return 0 if self.workers == NO_WORKERS else self.workers or usable_cores()
+
+    @property
+    def seats(self) -> int:
+        """How many there are at most, with those of other hosts."""
+        return self.decoders + self.far_decoders
 
     def first_decoders(self, model: ModelFolder) -> int:
         """How many to begin with: all that were asked for; else a few where they share a CPU with inference."""
-        if self.workers or not self.shares_cores(model):
+        if self.workers or self.far_decoders or not self.shares_cores(model):
             return self.decoders
         return 1 + usable_cores() // CORES_OF_A_DECODER
 
@@ -226,11 +242,13 @@ class EngineConfig:
         Clips that inference collects for a batch are in it too: two batches, and two clips per decoder, always fit.
         More than ``AHEAD`` batches are of no use.
         """
-        seats = self.decoders
+        seats = self.seats
         batch = most_in_batch(self.backend_for(model), self.devices[0], self.max_batch)
         least = 2 + -(-2 * batch // seats)
         useful = max(least, -(-AHEAD * batch // seats))
         fits = self.queue_bytes // len(self.devices) // model.clip_bytes // seats
+        if self.far_decoders:  # how many there will be, nobody knows; inference lends less to each, the more there are
+            return Layout(seats, max(least, AHEAD * batch), model.clip_shape)
         return Layout(seats, max(least, min(useful, fits)), model.clip_shape)
 
     def jail_of(self, role: str) -> Jail:

@@ -12,6 +12,7 @@ most, and how long before its time is up a clip must go.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ class FairBatcher(Generic[Item]):
         capacity: clips that may wait altogether.
         stream_of: the number of a clip's stream.
         decoded_at: when a clip's last frame was there, by the same clock.
+        runners: batches that the device works on at the same time, among which what waits is shared out: a batch of
+            few is scored sooner, and the more there are, the fuller batches become.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class FairBatcher(Generic[Item]):
         capacity: int,
         stream_of: Callable[[Item], int],
         decoded_at: Callable[[Item], float],
+        runners: int = 1,
     ) -> None:
         if size < 1 or max_delay < 0 or max_latency <= 0 or capacity < size:
             raise ValueError(
@@ -64,6 +68,7 @@ class FairBatcher(Generic[Item]):
         self._capacity = capacity
         self._stream_of = stream_of
         self._decoded_at = decoded_at
+        self._runners = runners
         self._streams: dict[int, _Stream[Item]] = {}
         self._time = 0.0
         """The virtual time of the stream that was served last."""
@@ -118,7 +123,7 @@ class FairBatcher(Generic[Item]):
         most = self._batch
         if not idle or not self._count or (self._count < most and more and self.due(now) != 0):
             return []
-        return [self._serve() for _ in range(min(self._count, most))]
+        return [self._serve() for _ in range(min(most, math.ceil(self._count / self._runners)))]
 
     def full(self, *, idle: bool) -> bool:
         """Whether a full batch would go at once to a device that has a place."""

@@ -112,6 +112,7 @@ class Inference:
             capacity=capacity,
             stream_of=lambda clip: clip.key.video,
             decoded_at=lambda clip: clip.decoded_at,
+            runners=self._backend.runners,
         )
         return batcher, capacity
 

@@ -142,7 +142,9 @@ class LiveSupervisor(Processes):
     ) -> None:
         check_streams(streams, model.labels, live.max_streams)
         if len(config.devices) > 1:
-            raise UsageError(f"--device is '{config.device}': live streams have one device, run several beside each other")
+            raise UsageError(
+                f"--device is '{config.device}': live streams have one device, run several beside each other"
+            )
         config = dataclasses.replace(config, workers=live.max_streams)
         super().__init__(config, model, run_folder=None, log_file=log_file, modules=LIVE_MODULES, observer=observer)
         self.streams: dict[int, Stream] = {}

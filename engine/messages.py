@@ -392,6 +392,58 @@ class Happened:
 
 
 @dataclass(frozen=True)
+class Join:
+    """Decoder host to supervisor, once: so many decoders of this host would help."""
+
+    host: str
+    decoders: int
+
+    def __post_init__(self) -> None:
+        _text("host", self.host, 256)
+        _whole("decoders", self.decoders, 1)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Supervisor to decoder host: start a decoder of this name, told this."""
+
+    name: str
+    content: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _text("name", self.name, 64)
+        _plain("content", self.content)
+
+
+@dataclass(frozen=True)
+class End:
+    """Supervisor to decoder host: kill the decoder of this name."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        _text("name", self.name, 64)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Decoder host to supervisor: a decoder has ended without being asked to.
+
+    ``how`` is the end of a sentence about it. ``at_fault``: what it was decoding may have brought it down.
+    """
+
+    name: str
+    how: str
+    at_fault: bool
+
+    def __post_init__(self) -> None:
+        _text("name", self.name, 64)
+        _text("how", self.how, 4096)
+        if type(self.at_fault) is not bool:
+            raise MessageError(f"at_fault is {quoted(self.at_fault)}, true or false belongs there")
+
+
+@dataclass(frozen=True)
 class Stop:
     """Supervisor to child: finish what is at hand and end."""
 
@@ -411,8 +463,11 @@ def _plain(name: str, value: object) -> None:
         raise MessageError(f"{name} is not a mapping with text keys")
 
 
-Control = Hello | Failed | Next | Assign | Opened | Beat | Expect | Done | Streams | Totals | Happened | Stop | Goodbye
-"""What passes between the supervisor and its children."""
+ForChildren = Assign | Expect | Streams | Totals | Stop
+OfChildren = Hello | Failed | Next | Opened | Beat | Done | Happened | Goodbye
+Hosting = Join | Begin | End | Ended
+Control = ForChildren | OfChildren | Hosting
+"""What passes between the supervisor and its children, and the hosts of those that are elsewhere."""
 
 Report = Scores | VideoEnd | VideoFailed
 """What the collector receives."""

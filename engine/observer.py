@@ -153,7 +153,7 @@ class Observer:
         self._beats.pop(child.name, None)
         if not child.stopping:
             self._deaths[child.role] = self._deaths.get(child.role, 0) + 1
-            self._trace.mark(f"{child.name} {describe_exit(child.process.returncode)}")
+            self._trace.mark(f"{child.name} {child.last_words or describe_exit(child.status)}")
 
     def turned(
         self,
@@ -227,7 +227,7 @@ class Observer:
         return ProcessLook(
             role=child.role,
             name=child.name,
-            pid=child.process.pid,
+            pid=child.pid,
             at_work=child.assigned is not None if child.role == DECODER else unfinished,
             progress_at=self._progress.get(child.name, child.started),
             now=self._beats.get(child.name, {}).get(NOW, {}),

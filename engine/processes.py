@@ -10,7 +10,7 @@ import logging
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +26,7 @@ from .doctor_machine import oom_kills
 from .errors import ClipmuxError, MessageError, UsageError
 from .jail import check_jail
 from .keys import default_folder
-from .messages import Control, Failed, Goodbye, Hello, Stop
+from .messages import Control, Failed, Goodbye, Hello, Stop, quoted
 from .model import ModelFolder
 from .observer import Observer
 from .restarts import MOST, Restarts
@@ -248,8 +248,7 @@ class Processes(ABC):
         now = time.monotonic()
         self._start_due(now)
         if now - self._looked > HELD_UP_S:
-            for child in self._children.values():
-                child.last_progress = now
+            self._excuse(now)
         self._looked = now
         self._watch_starts(now)
         self._watch(now)
@@ -257,6 +256,11 @@ class Processes(ABC):
         self._show()
         if self._interrupted and not self._stopping:
             raise Interrupted("interrupted: everything finished is kept")
+
+    def _excuse(self, now: float) -> None:
+        """Nobody was silent: it was not listened to."""
+        for child in self._children.values():
+            child.last_progress = now
 
     def _hear_out(self, child: Child) -> None:
         """Receive what a child said before it ended: its pipe closes at once, its last messages may still be coming."""
@@ -271,13 +275,21 @@ class Processes(ABC):
                 name, *frames = self._control.recv_multipart(flags=zmq.NOBLOCK)
             except zmq.Again:
                 return
-            child = self._children.get(name.decode(errors="replace"))
-            if child is None:
-                continue
+            who = name.decode(errors="replace")
             try:
-                self._hear(child, decode_control(frames))
+                if (child := self._children.get(who)) is not None:
+                    self._hear(child, decode_control(frames))
+                else:
+                    self._hear_stranger(who, frames)
             except MessageError as error:
-                log.warning("a message of %s was refused: %s", child.name, error)
+                log.warning("a message of %s was refused: %s", quoted(who), error)
+
+    def _hear_stranger(self, name: str, frames: list[bytes]) -> None:  # noqa: B027  (nobody else is expected)
+        """Someone who is no child says something: one that is dead, as a rule.
+
+        Raises:
+            MessageError: what he says is no message, or not his to say.
+        """
 
     def _hear(self, child: Child, message: Control) -> None:
         child.last_progress = time.monotonic()
@@ -303,7 +315,7 @@ class Processes(ABC):
         Raises:
             ClipmuxError: it has never worked, or results cannot be written.
         """
-        if child.role == COLLECTOR or child.post not in self._were_ready:
+        if child.role == COLLECTOR or (child.post not in self._were_ready and child.process is not None):
             raise (UsageError if message.usage else ClipmuxError)(message.message)
         child.last_words = f"ended: {message.message}"
 
@@ -320,6 +332,8 @@ class Processes(ABC):
         """
         asked = self._config.clip_memory
         self._memories, self._clip_memory = [], "socket"
+        if self._config.far_decoders:
+            asked = "socket"  # which is the only way from another machine
         if asked != "socket":
             layout, devices = self._clip_layout(), len(self._config.devices)
             try:
@@ -345,15 +359,7 @@ class Processes(ABC):
         self._started += 1
         name = f"{role}-{self._started}"
         ways = self._ways(role, seat)
-        content = {
-            "config": self._config.to_json(),
-            "run_folder": str(self._run_folder) if self._run_folder else None,
-            "clips": [way.to_json() for way in ways],
-            "device": seat if role == INFERENCE else None,
-            "jail": self._config.jail_of(role).to_json(),
-            **self._told(role),
-            **besides,
-        }
+        content = {**self._content(role, seat, ways), **besides}
         fds = [fd for fd in (*(way.fd for way in ways), self.observer.trace_fd) if fd >= 0]
         setting = Setting(name, self._addresses, content, self.observer.log_format, self.observer.trace_fd)
         start = self._starter.submit(start_child, role, self._modules[role], setting, log=self._log, pass_fds=fds)
@@ -366,8 +372,20 @@ class Processes(ABC):
         child.seat = seat
         self._children[name] = child
         self._poller.register(child.sentinel, zmq.POLLIN)
-        log.info("%s started as process %d", name, child.process.pid)
+        log.info("%s started as process %d", name, child.pid)
         return child
+
+    def _content(self, role: str, seat: int, ways: Sequence[Way]) -> dict[str, Any]:
+        """What a process is told."""
+        return {
+            "config": self._config.to_json(),
+            "run_folder": str(self._run_folder) if self._run_folder else None,
+            "clips": [way.to_json() for way in ways],
+            "rate": self._config.sampling_rate(self._model),
+            "device": seat if role == INFERENCE else None,
+            "jail": self._config.jail_of(role).to_json(),
+            **self._told(role),
+        }
 
     def _ways(self, role: str, seat: int) -> list[Way]:
         """Of clips: to its own socket for inference, to all devices for those who send them."""
@@ -375,7 +393,10 @@ class Processes(ABC):
             return []
         layout = self._clip_layout()
         fds = [memory.fd for memory in self._memories] or [-1] * len(self._addresses.clips)
-        ways = [Way(address, layout, fd, seat, self._started) for address, fd in zip(self._addresses.clips, fds, strict=True)]
+        ways = [
+            Way(address, layout, fd, seat, self._started)
+            for address, fd in zip(self._addresses.clips, fds, strict=True)
+        ]
         return [ways[seat]] if role == INFERENCE else ways
 
     def _give_back_memories(self) -> None:
@@ -397,7 +418,7 @@ class Processes(ABC):
         if status is None and child.role == COLLECTOR:  # it may still write
             raise ClipmuxError(f"the collector process {describe_exit(status)}: mend that, then go on with --resume")
         by_itself = status is None or status >= 0 or child.overdue != ""
-        known = child.post in self._were_ready or child.role in self.replaceable
+        known = child.post in self._were_ready or child.role in self.replaceable or child.process is None
         if by_itself and not known:  # another would do the same
             raise ClipmuxError(f"the {child.role} process {how} before it was ready: see '{self._log_file}'")
         log.warning("%s %s", child.name, how)
@@ -460,7 +481,8 @@ class Processes(ABC):
                 self._ended(child)
 
     def _reap(self, child: Child) -> int | None:
-        self._poller.unregister(child.sentinel)
+        if child.process is not None:
+            self._poller.unregister(child.sentinel)
         del self._children[child.name]
         if not child.left and child.counts:  # all that it will ever tell
             self._figures.append((child.role, child.counts))
@@ -469,10 +491,13 @@ class Processes(ABC):
         return status
 
     def _send(self, child: Child, message: Control) -> None:
+        self._send_to(child.name, message)
+
+    def _send_to(self, name: str, message: Control) -> None:
         try:
-            self._control.send_multipart([child.name.encode(), *encode(message)], flags=zmq.NOBLOCK)
+            self._control.send_multipart([name.encode(), *encode(message)], flags=zmq.NOBLOCK)
         except zmq.ZMQError as error:  # gone (its sentinel will say so), or it stopped reading
-            log.warning("%s could not be told %s: %s", child.name, type(message).__name__, error)
+            log.warning("%s could not be told %s: %s", name, type(message).__name__, error)
 
     def _close(self) -> None:
         if self._context is None:

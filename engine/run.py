@@ -18,6 +18,7 @@ from clipmux.workers.sources import Listing
 
 from .config import EngineConfig
 from .errors import ClipmuxError
+from .hosts import HostingSupervisor
 from .logs import log_supervisor
 from .model import ModelFolder, read_model
 from .observer import Observer
@@ -69,11 +70,14 @@ def run_videos(
         todo = [video for video in listing.videos if video.video_id not in before]
         resumed = len(listing.videos) - len(todo)
         config = config.for_videos(len(todo), model)
-        supervisor = Supervisor(config, model, run_folder=output, log_file=folder.log, observer=observer)
+        kind = HostingSupervisor if config.far_decoders else Supervisor
+        supervisor = kind(config, model, run_folder=output, log_file=folder.log, observer=observer)
         _say_what_is_done(listing, resumed, output, console)
         if observer.shown_at:
             log.info("metrics and health are shown at %s", observer.shown_at)
             console.print(f"{observer.shown_at}/metrics and /healthz show how it goes", highlight=False, soft_wrap=True)
+        if config.far_decoders:
+            console.print(f"decoders of other hosts join with: clipmux decode --connect {config.bind}", soft_wrap=True)
         start = time.monotonic()
         try:
             with _interrupts(supervisor), ProgressLine(console, len(todo)) as line:

@@ -9,17 +9,22 @@ Sockets are ``ipc://``, in a folder that only this user may enter. One that othe
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import stat
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from .errors import UsageError
 from .gate import DOMAIN, Gate
@@ -27,6 +32,10 @@ from .keys import Keys, read_keys
 from .wire import HEADER_MOST
 
 LINGER_MS = 3000
+CURVE_BYTES = 33
+"""What CurveZMQ adds to a frame: 8 bytes of command, 8 of nonce, 16 of authenticator, 1 of flags (ZeroMQ RFC 26)."""
+HEARTBEAT_MS, SILENT_MS = 10_000, 60_000
+"""Over TCP: an end that says nothing for so long is cut off, as one that was switched off is."""
 HANDSHAKE_MS = 10_000
 """Whoever connects must have said who it is after so long, or is cut off."""
 WAIT_MS = 250
@@ -60,7 +69,7 @@ class Addresses:
     @property
     def folder(self) -> Path:
         """The folder that the sockets are in."""
-        return Path(_inside(self.control).removeprefix("ipc://")).parent
+        return Path(self.feed.removeprefix("ipc://")).parent
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -96,14 +105,39 @@ def make_addresses(outside: str = "", keys: Path | None = None, *, devices: int 
     return Addresses(at("control"), at("reports"), at("feed"), tuple(map(at, clips)))
 
 
+def addresses_at(server: str, folder: Path, *, devices: int) -> Addresses:
+    """The same sockets, as another machine reaches them: see ``make_addresses``.
+
+    Args:
+        server: ``HOST:PORT`` that they listen at.
+        folder: of this machine, for those that are not reached by others.
+        devices: inference processes.
+    """
+    host, first = split_address(server)
+    at = [f"tcp://{host}:{port}" for port in range(first, first + 2 + devices)]
+    return Addresses(at[0], at[1], f"ipc://{folder}/feed", tuple(at[2:]))
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``, with or without ``tcp://``.
+
+    Raises:
+        UsageError: something else.
+    """
+    match = re.fullmatch(r"(?:tcp://)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", text)
+    if match is None or not 0 < int(match[2]) <= 65535:
+        raise UsageError(f"'{text}' is not an address: give HOST:PORT, for example 10.0.0.7:7600")
+    return match[1], int(match[2])
+
+
 def _ports(outside: str, keys: Path | None, names: Sequence[str]) -> dict[str, str]:
-    match = re.fullmatch(r"(?:tcp://)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", outside)
-    if match is None or not 0 < int(match[2]) <= 65535 - len(names) + 1:
-        raise UsageError(f"'{outside}' is not an address to listen at: give HOST:PORT, for example 10.0.0.7:7600")
+    host, first = split_address(outside)
+    if first > 65535 - len(names) + 1:
+        raise UsageError(f"'{outside}' has no {len(names)} ports from there on: give a lower one")
     if keys is None:
         raise UsageError(f"listening at '{outside}' needs keys: make them with 'clipmux keys new'")
     read_keys(keys)  # that they can be used is found out now, not by the first process that listens
-    return {name: f"{OUTSIDE}{match[1]}:{int(match[2]) + index}{KEYS}{keys}" for index, name in enumerate(names)}
+    return {name: f"{OUTSIDE}{host}:{first + index}{KEYS}{keys}" for index, name in enumerate(names)}
 
 
 def _inside(address: str) -> str:
@@ -170,10 +204,18 @@ def dealer(context: Context, address: str, name: str) -> Socket:
 
 _gates: WeakKeyDictionary[Context, Gate] = WeakKeyDictionary()
 _peers: WeakKeyDictionary[Context, tuple[Keys, bytes]] = WeakKeyDictionary()
+_cut_off: WeakKeyDictionary[Context, Callable[[str], None]] = WeakKeyDictionary()
 
 
-def approach(context: Context, keys: Keys, name: str) -> None:
+def approach(context: Context, keys: Keys, name: str, *, cut_off: Callable[[str], None] | None = None) -> None:
     """Let sockets of this context connect over TCP, to nobody but the peer that is trusted under this name.
+
+    Args:
+        context: of the process.
+        keys: one's own, and the allow-list.
+        name: of the peer.
+        cut_off: called with an address, from another thread, when the connection to it is lost. ZeroMQ makes another by
+            itself, but what was on its way is lost, and neither end hears of that.
 
     Raises:
         UsageError: none is.
@@ -182,6 +224,8 @@ def approach(context: Context, keys: Keys, name: str) -> None:
     if server is None:
         raise UsageError(f"'{name}' is not trusted: say its key with 'clipmux keys trust {name} KEY'")
     _peers[context] = (keys, server)
+    if cut_off is not None:
+        _cut_off[context] = cut_off
 
 
 def _bind(context: Context, kind: int, address: str, options: Mapping[Any, Any]) -> Socket:
@@ -206,7 +250,8 @@ def _bind_outside(context: Context, socket: Socket, address: str, folder: Path) 
     if (gate := _gates.get(context)) is None:
         gate = _gates[context] = Gate(context, read_keys(folder))
     own: dict[int, Any] = {zmq.CURVE_SERVER: 1, zmq.CURVE_SECRETKEY: gate.keys.secret, zmq.ZAP_DOMAIN: DOMAIN}
-    for option, value in {**own, zmq.TCP_KEEPALIVE: 1, zmq.IPV6: int("[" in address)}.items():
+    own[zmq.MAXMSGSIZE] = int(socket.get(zmq.MAXMSGSIZE)) + CURVE_BYTES
+    for option, value in {**own, **_over_tcp(address)}.items():
         socket.set(option, value)
     gate.watch(socket, address)
     try:
@@ -226,10 +271,40 @@ def _connect(context: Context, kind: int, address: str, options: Mapping[Any, An
             zmq.CURVE_PUBLICKEY: keys.public,
             zmq.CURVE_SECRETKEY: keys.secret,
         }
-        options = {**options, **curve, zmq.TCP_KEEPALIVE: 1, zmq.IPV6: int("[" in address)}
+        options = {**options, **curve, **_over_tcp(address)}
     socket = _socket(context, kind, options)
+    if (cut_off := _cut_off.get(context)) is not None and address.startswith("tcp://"):
+        _watch_connection(context, socket, partial(cut_off, address))
     socket.connect(address)
     return socket
+
+
+def _over_tcp(address: str) -> dict[int, Any]:
+    return {
+        zmq.IPV6: int("[" in address),
+        zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
+        zmq.HEARTBEAT_TIMEOUT: SILENT_MS,
+        zmq.HEARTBEAT_TTL: SILENT_MS,
+    }
+
+
+def _watch_connection(context: Context, socket: Socket, cut_off: Callable[[], None]) -> None:
+    """Call ``cut_off``, from a thread of its own, once this socket has lost its connection."""
+    place = f"inproc://connection-{id(socket)}-{time.monotonic_ns()}"
+    socket.monitor(place, zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED)
+    # A context of the same depth that does not know of this socket: it is closed here, not by its owner.
+    shadow: Context = zmq.Context.shadow(context.underlying)
+    monitor: Socket = shadow.socket(zmq.PAIR)
+    monitor.set(zmq.LINGER, 0)
+    monitor.connect(place)
+
+    def watch() -> None:
+        with contextlib.suppress(zmq.ContextTerminated):
+            if parse_monitor_message(monitor.recv_multipart())["event"] == zmq.EVENT_DISCONNECTED:
+                cut_off()
+        monitor.close()
+
+    threading.Thread(target=watch, name="connection", daemon=True).start()
 
 
 def _socket(context: Context, kind: int, options: Mapping[Any, Any]) -> Socket:

@@ -120,8 +120,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
         "batches", f"{summary['batches']}, {summary['mean_batch']:.1f} clips each, {summary['batch_fill']:.0%} full"
     )
     if len(devices := summary["devices"]) > 1:
-        shown = (f"{name} {values['clips']} clips, {values['busy_share']:.0%} busy" for name, values in devices.items())
-        table.add_row("devices", "; ".join(shown))
+        each = [f"{name} {values['clips']} clips, {values['busy_share']:.0%} busy" for name, values in devices.items()]
+        table.add_row("devices", "; ".join(each))
     latency = summary["latency_ms"]
     if latency.get("p50") is not None:
         shown = ", ".join(f"{name} {value:.0f} ms" for name, value in latency.items())

@@ -94,7 +94,7 @@ class Supervisor(Processes):
             self._start_child(INFERENCE, device)
         self._start_child(COLLECTOR)
         for seat in range(self._growth.count):
-            self._start_child(DECODER, seat)
+            self._start_decoder(seat)
         while not (self._all_can_score and (self._all_ready or not wait_for_decoders)):
             self._turn()
 
@@ -237,9 +237,9 @@ class Supervisor(Processes):
             if child.ready or child.role == COLLECTOR:  # nothing is sent to inference before it is ready
                 self._break_off(child.role)
             self._restart(child, how)
-        elif child.assigned in child.handed:
+        elif child.assigned in child.handed and not child.blameless:
             self._hand_out_again(child, how)
-            self._start_child(DECODER, child.seat)  # it is dead for certain: nobody else writes there
+            self._start_decoder(child.seat)  # it is dead for certain: nobody else writes there
         else:
             self._handouts.lost(child.handed)
             self._restart(child, how)
@@ -254,7 +254,10 @@ class Supervisor(Processes):
                 self._done(numbers[line["video_id"]], line)
         self._handouts.lost_all()
         for decoder in decoders:
-            self._start_child(DECODER, decoder.seat)
+            self._start_decoder(decoder.seat)
+
+    def _start_decoder(self, seat: int) -> None:
+        self._start_child(DECODER, seat)
 
     def _can_do_without(self, child: Child) -> bool:
         """Of several devices some may be lost, which leaves their videos to the others."""
@@ -302,4 +305,4 @@ class Supervisor(Processes):
         if added:
             log.info("decoding is what the device waits for: %d more decoders", added)
         for seat in range(first, first + added):
-            self._start_child(DECODER, seat)
+            self._start_decoder(seat)

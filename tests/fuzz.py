@@ -124,7 +124,7 @@ def corpus() -> list[tuple[str, Callable[[Frames], object], list[bytes]]]:
     """Every decoder with a good message of every kind that it takes."""
     segment = Segment(1, 17, (0.0, 0.64))
     key = ClipKey(3, 1, 2, segment)
-    clip = Clip(key, 1.5, np.zeros(SHAPE, np.uint8))
+    clip = Clip(key, 1.5, np.zeros(SHAPE, np.uint8), 0)
     video = Video("a", Path("/a.mp4"), "file").to_dict()
     control = [
         Hello({"chosen": "float32", "room": 48}), Beat({"clips": 3, "busy_s": {"decode": 1.0}}), Expect(more=True),

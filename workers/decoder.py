@@ -15,10 +15,10 @@ from clipmux.engine.control import Link
 from clipmux.engine.errors import VideoError
 from clipmux.engine.jail import allow_cpu
 from clipmux.engine.messages import Assign, ClipKey, Segment, VideoEnd
-from clipmux.engine.model import read_model
 from clipmux.engine.sockets import Context
 
 from .decode import Frame, decode
+from .moved import Moved
 from .preprocess import open_preprocess
 from .sources import Video
 from .streamer import Streamer
@@ -49,17 +49,18 @@ class Decoder(Streamer):
 
     def __init__(self, config: EngineConfig, setting: Setting, context: Context, link: Link) -> None:
         super().__init__(setting, context, link)
-        model = read_model(config.model)
+        self._length, height, width, _ = self.shape
         self._guards = config.guards
         self._jail = setting.content.get("jail", "")
         self._stride = config.stride
         self._threads = config.decode_threads
-        self._length = model.frames
-        self._rate = config.sampling_rate(model) if config.segments else None
-        self._preprocess = open_preprocess(config.preprocess, model.height, model.width)
+        self._rate: float | None = setting.content["rate"] if config.segments else None
+        self._preprocess = open_preprocess(config.preprocess, height, width)
+        self._moved = Moved.from_json(setting.content.get("moved", []))
 
     def stream(self, order: Assign, video: Video) -> VideoEnd:
         allow_cpu(self._guards.kernel_cpu_s)
+        here = self._moved.video(video)
         first: Frame | None = None
         last: Frame | None = None
         decoded_at = 0.0
@@ -67,7 +68,7 @@ class Decoder(Streamer):
 
         def counted() -> Iterator[Frame]:
             nonlocal first, last, decoded_at, frames
-            for frame in self._timed_frames(video):
+            for frame in self._timed_frames(here):
                 if first is None:
                     first = frame
                     self.opened(order)

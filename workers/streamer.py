@@ -36,6 +36,7 @@ class Streamer(ABC):
         stages: where its time goes.
         frames: decoded so far.
         clips: sent so far.
+        shape: of a clip, ``[T, H, W, C]``.
     """
 
     def __init__(self, setting: Setting, context: Context, link: Link) -> None:
@@ -46,6 +47,7 @@ class Streamer(ABC):
         self._trace = Trace(setting.trace, setting.name)
         self._laps = Laps(self._trace, self.stages, ("decode", "preprocess", "send"))
         ways = [Way.from_json(way) for way in setting.content["clips"]]
+        self.shape = ways[0].layout.shape
         self._sender = ClipSender(context, ways, setting.name)
         self._reports = push_reports(context, setting.addresses.reports)
 

@@ -10,7 +10,17 @@ from clipmux.engine.model import ANY_TARGET, ModelFolder
 from .base import BATCH_ON_CPU, Backend, Runner
 from .cores import CPU, cores_of, keep_to_cores, on_cpu
 
-__all__ = ["NAMES", "Backend", "Runner", "choose", "cores_of", "keep_to_cores", "most_in_batch", "on_cpu", "open_backend"]
+__all__ = [
+    "NAMES",
+    "Backend",
+    "Runner",
+    "choose",
+    "cores_of",
+    "keep_to_cores",
+    "most_in_batch",
+    "on_cpu",
+    "open_backend",
+]
 
 NAMES = ("auto", "openvino", "magicmind", "torch", "null")
 
@@ -35,7 +45,9 @@ def choose(backend: str, device: str, target: str = ANY_TARGET) -> str:
         return backend
     able = [name for name, devices in DEVICES.items() if name != "null" and re.fullmatch(devices, device)]
     if not able:
-        raise UsageError(f"there is no device '{device}': choose cpu, mlu:0 or cuda:0 (or another number), or cores like cpu:0-7")
+        raise UsageError(
+            f"there is no device '{device}': choose cpu, mlu:0 or cuda:0 (or another number), or cores like cpu:0-7"
+        )
     wanted = target if backend == "auto" and target != ANY_TARGET else backend
     if wanted != "auto" and wanted not in able:
         why = "" if backend != "auto" else ", which this model was compiled for,"

@@ -67,22 +67,30 @@ def test_a_killed_device_is_replaced(way: str, videos: Path, null_model: Path, t
 
 def test_a_lost_device_leaves_its_videos_to_the_others(videos: Path, null_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    slow = ["--backend", "null", "--null-delay", "0+100"]
-    process = started("run", videos, "--model", null_model, "--device", TWO, *slow, "--output", run)
+    words = ["run", videos, "--model", null_model, "--device", TWO, "--backend", "null", "--output", run]
+    process = started(*words, "--null-delay", "0+100", "--max-batch", 4)
     wait_for_results(run)
     survivor = min(inference_of(process.pid))
-    killed = set()
-    while process.poll() is None:
+    killed: set[str] = set()
+    deadline = time.monotonic() + 60
+    while "5 restarts did not help: the others go on without it" not in (run / "run.log").read_text():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, killed
         for name, pid in inference_of(process.pid).items():
             if name not in {survivor, *killed}:
                 killed.add(name)
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert len(lines(run / "results.jsonl")) == len(results(run)) == 60
     assert len(killed) == 6
-    assert "5 restarts did not help: the others go on without it" in (run / "run.log").read_text()
+    before = len(lines(run / "results.jsonl"))
+    while len(lines(run / "results.jsonl")) < before + 3:
+        assert time.monotonic() < deadline, "the other device does not go on"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert clipmux(*words, "--resume").returncode == 0
+    assert len(lines(run / "results.jsonl")) == len(results(run)) == 60
 
 
 def wait_for_results(run: Path) -> None:
@@ -105,8 +113,8 @@ def wait_for_results(run: Path) -> None:
     ],
 )
 def test_devices_that_cannot_be(device: str, said: str, videos: Path, null_model: Path, tmp_path: Path) -> None:
-    options = ["--model", null_model, "--backend", "null"] if "4095" in device or "1-0" in device else []
-    done = clipmux("run", videos, *options, "--device", device, "--output", tmp_path / "run")
+    options = ["--backend", "null"] if "4095" in device or "1-0" in device else []
+    done = clipmux("run", videos, "--model", null_model, *options, "--device", device, "--output", tmp_path / "run")
     assert done.returncode == 2
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

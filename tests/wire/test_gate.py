@@ -187,9 +187,11 @@ def test_nothing_is_bound_to_tcp_without_keys(context: Context, tmp_path: Path) 
         make_addresses("127.0.0.1:7600", tmp_path / "none")
     with pytest.raises(UsageError, match="clipmux keys new"):
         make_addresses("127.0.0.1:7600")
-    for wrong in ("7600", "host", "host:0", "host:65535", "a b:7600", "[::1:7600", "tcp://*:7600"):
+    for wrong in ("7600", "host", "host:0", "a b:7600", "[::1:7600", "tcp://*:7600"):
         with pytest.raises(UsageError, match="not an address"):
             make_addresses(wrong, make_keys(tmp_path / f"keys{len(wrong)}{wrong[:1]}{wrong[-1]}").folder)
+    with pytest.raises(UsageError, match="has no 5 ports from there on"):
+        make_addresses("host:65532", make_keys(tmp_path / "keys").folder, devices=3)
 
 
 def test_an_address_that_is_taken_is_said(context: Context, keys: Keys) -> None:

@@ -160,25 +160,32 @@ def test_pixels_arrive_equal_and_what_is_lent_bounds_what_is_on_its_way(
         end.close()
 
 
+def hear_grants(sender: ClipSender, *free: int) -> None:
+    """Wait until the sender has so many slots of each device."""
+    until = time.monotonic() + 5
+    while [len(end.free) for end in sender._ends] != list(free):
+        assert time.monotonic() < until, [len(end.free) for end in sender._ends]
+        sender.place(10)
+
+
 def test_of_two_devices_the_one_with_fewer_clips_on_their_way_gets_the_next(context: Context) -> None:
     addresses = make_addresses(devices=2)
     first, second = (ClipReceiver(context, way(addresses, device=device), enough=6) for device in (0, 1))
     sender = ClipSender(context, [way(addresses, seat=0, device=device) for device in (0, 1)], "decoder-2")
     hear_claims(first, 1)
     hear_claims(second, 1)
-    until = time.monotonic() + 5
-    while not all(end.free for end in sender._ends):  # both grants are there
-        assert time.monotonic() < until
-        sender.place(50)
+    hear_grants(sender, 3, 3)
     for index in range(6):
         put(sender, clip(index, WHOLE))
     slow, quick = take(first, 3), take(second, 3)
     assert sender.place(50) is None
     for index in range(6, 10):  # the second device is done sooner each time
         second.release(quick)
+        hear_grants(sender, 0, 3)
         put(sender, clip(index, WHOLE))
         quick = take(second, 1)
     first.release(slow)
+    hear_grants(sender, 3, 2)
     for index in range(10, 12):
         put(sender, clip(index, WHOLE))
     assert [one.key.index for one in take(first, 2)] == [10, 11]

@@ -1,0 +1,202 @@
+"""Decoders on other hosts, which are other processes here: they join, leave, die and are lost; nothing else is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command import assert_same, clipmux, lines, results, started
+
+from clipmux.bench.videos import write_short_videos
+from clipmux.engine.keys import make_keys, read_keys, trust
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    write_short_videos(folder, 40, frames=48, size=(96, 64))
+    return folder
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """Of the server and of a decoder host, who trust each other."""
+    server, host = make_keys(tmp_path / "keys-server"), make_keys(tmp_path / "keys-host")
+    trust(server.folder, "decoder-host", host.public.decode())
+    trust(host.folder, "server", server.public.decode())
+    return server.folder, host.folder
+
+
+@pytest.fixture
+def at() -> str:
+    for port in range(20_000 + os.getpid() % 9_000, 60_000, 4):
+        try:
+            for each in range(port, port + 4):
+                socket.create_server(("127.0.0.1", each)).close()
+        except OSError:
+            continue
+        return f"127.0.0.1:{port}"
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a command; what still runs at the end of the test is killed."""
+    running = []
+
+    def begin(*words: object) -> subprocess.Popen[str]:
+        running.append(started(*words))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def until(holds: Callable[[], bool], what: str, timeout_s: float = 40) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.05)
+
+
+def finished(run: Path, count: int) -> Callable[[], bool]:
+    file = run / "results.jsonl"
+    return lambda: file.exists() and len(file.read_text().splitlines()) >= count
+
+
+def test_hosts_give_what_a_local_run_gives(
+    videos: Path, keys: tuple[Path, Path], at: str, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """Two hosts, one of which has the videos elsewhere and leaves half-way."""
+    local, run, elsewhere = tmp_path / "local", tmp_path / "run", tmp_path / "elsewhere"
+    assert clipmux("run", videos, "--model", "demo", "--output", local).returncode == 0
+    listed = tmp_path / "listed"
+    listed.symlink_to(videos)
+    names = [listed / path.name for path in sorted(videos.iterdir())]
+    serve = start("serve", *names, "--model", "demo", "--bind", at, "--keys", keys[0], "--output", run)
+    first = start("decode", "--connect", at, "--keys", keys[1], "--workers", 2)
+    until(finished(run, 3), "the first host brings nothing")
+    elsewhere.symlink_to(videos)
+    second = start(
+        *("decode", "--connect", at, "--keys", keys[1], "--workers", 1),
+        *("--moved", f"{listed}={elsewhere}", "--server", "server"),
+    )
+    until(lambda: (run / "run.log").read_text().count("joined with") == 2, "the second host does not join")
+    first.send_signal(signal.SIGTERM)
+    _, said = first.communicate(timeout=30)
+    assert (first.returncode, said.splitlines()[-1]) == (0, "left"), said
+    _, complained = serve.communicate(timeout=120)
+    assert serve.returncode == 0, complained
+    _, said = second.communicate(timeout=30)
+    assert (second.returncode, said.splitlines()[-1]) == (0, "the run is over"), said
+    assert len(lines(run / "results.jsonl")) == 40
+    assert_same(results(run), results(local), within=0.0)
+    paths = {line["path"] for line in lines(run / "results.jsonl").values()}
+    assert paths == {str(name) for name in names}, "results name videos as the server does"
+
+
+def test_a_killed_host_costs_nothing_but_time(
+    videos: Path,
+    null_model: Path,
+    keys: tuple[Path, Path],
+    at: str,
+    start: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    """Killed is its own process, whose decoders die with it; then one decoder of the other host."""
+    run = tmp_path / "run"
+    slow = ["--backend", "null", "--null-delay", "0+20", "--max-batch", 8]
+    serve = start("serve", videos, "--model", null_model, *slow, "--bind", at, "--keys", keys[0], "--output", run)
+    hosts = [start("decode", "--connect", at, "--keys", keys[1], "--workers", 2) for _ in range(2)]
+    until(lambda: (run / "run.log").exists() and (run / "run.log").read_text().count("joined with") == 2, "they join")
+    until(finished(run, 3), "they bring nothing")
+    hosts[0].kill()
+    until(finished(run, 8), "the other brings nothing")
+    (victim, *_) = decoders_of(hosts[1].pid)
+    os.kill(victim, signal.SIGKILL)
+    _, complained = serve.communicate(timeout=120)
+    assert serve.returncode == 0, complained
+    assert hosts[1].wait(30) == 0
+    assert len(lines(run / "results.jsonl")) == 40
+    assert len(results(run)) == 40
+    assert "was killed by SIGKILL" in (run / "run.log").read_text()
+
+
+def decoders_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_host_outlives_its_server_and_goes_on_with_the_next(
+    videos: Path,
+    null_model: Path,
+    keys: tuple[Path, Path],
+    at: str,
+    start: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    words = ["serve", videos, "--model", null_model, "--backend", "null", "--bind", at, "--keys", keys[0]]
+    host = start("decode", "--connect", at, "--keys", keys[1], "--workers", 1)
+    serve = start(*words, "--null-delay", "0+30", "--output", run)
+    until(finished(run, 3), "the host brings nothing")
+    serve.kill()
+    serve.communicate()
+    serve = start(*words, "--output", run, "--resume")
+    _, complained = serve.communicate(timeout=120)
+    assert serve.returncode == 0, complained
+    _, said = host.communicate(timeout=30)
+    assert host.returncode == 0, said
+    assert "is lost: joining again" in said
+    assert len(lines(run / "results.jsonl")) == 40
+
+
+def test_who_is_not_trusted_is_told_what_to_do(
+    videos: Path,
+    null_model: Path,
+    keys: tuple[Path, Path],
+    at: str,
+    start: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    serve = start(
+        "serve", videos, "--model", null_model, "--backend", "null", "--bind", at, "--keys", keys[0], "--output", run
+    )
+    stranger = make_keys(tmp_path / "stranger")
+    trust(stranger.folder, "server", read_keys(keys[0]).public.decode())
+    done = clipmux("decode", "--connect", at, "--keys", stranger.folder, "--workers", 1)
+    assert done.returncode == 1
+    assert "does not trust this host: say there 'clipmux keys trust" in done.stderr
+    assert stranger.public.decode() in done.stderr
+    until(lambda: "is not trusted" in (run / "run.log").read_text(), "the log says who tried")
+    serve.send_signal(signal.SIGTERM)
+    assert serve.wait(20) == 130
+
+
+def test_the_mistakes_one_makes(videos: Path, tmp_path: Path, keys: tuple[Path, Path], at: str) -> None:
+    nobody = make_keys(tmp_path / "nobody").folder
+    for words, said in (
+        (["decode"], "no --connect"),
+        (["decode", "--connect", "somewhere", "--keys", keys[1]], "'somewhere' is not an address"),
+        (["decode", "--connect", at, "--keys", tmp_path / "none"], "there are no keys"),
+        (["decode", "--connect", at, "--keys", nobody], "trusts nobody"),
+        (["decode", "--connect", at, "--keys", keys[1], "--server", "other"], "'other' is not trusted"),
+        (["decode", "--connect", at, "--keys", keys[1], "--workers", "none"], "--workers is 'none'"),
+        (["decode", "--connect", at, "--keys", keys[1], "--moved", "videos"], "give THERE=HERE"),
+        (["serve", videos, "--model", "demo", "--output", tmp_path / "r", "--keys", tmp_path / "none"], "no keys"),
+        (["run", videos, "--model", "demo", "--output", tmp_path / "r", "--workers", "none"], "--workers is 'none'"),
+    ):
+        done = clipmux(*words)
+        assert done.returncode == 2, (words, done.stderr)
+        assert said in " ".join(done.stderr.split()), done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r").exists()
