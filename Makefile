@@ -7,6 +7,7 @@
 # make chaos [MINUTES=30] [SEED=1]     random faults in random processes; docs/reliability.md
 # make soak [MINUTES=60]               memory and descriptors of a long run at full load
 # make mutants                         2,000 spoilt videos of every container through a run, as root for the watching
+# make far-hosts                       decoder hosts in networks of their own, whose links fail, as root
 # make fuzz                            a million foreign headers, and documents, for every reader
 # make dev                             an editable install that editors can follow
 # Nothing is needed but make and Python 3.10 or newer with venv; all else goes into .venv.
@@ -22,7 +23,7 @@ PACKAGES := engine workers build bench
 SOURCES := $(shell find $(PACKAGES) -type f -not -path '*/__pycache__/*' -not -path 'build/__editable__*')
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test lint types unit live-faults live-soak chaos soak mutants fuzz bench dev clean
+.PHONY: run test lint types unit live-faults live-soak chaos soak mutants far-hosts fuzz bench dev clean
 
 run: .venv/installed
 ifeq ($(VIDEOS),)
@@ -54,6 +55,9 @@ fuzz: .venv/checks .venv/installed
 
 live-faults: .venv/checks .venv/installed
 	$(BIN)/python tests/live_faults.py
+
+far-hosts: .venv/checks .venv/installed
+	$(BIN)/python tests/far_hosts.py
 
 chaos: .venv/checks .venv/installed
 	$(BIN)/python tests/chaos.py --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1)

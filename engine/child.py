@@ -26,15 +26,13 @@ from .errors import ClipmuxError, UsageError
 from .keys import read_keys
 from .logs import TEXT, log_child
 from .messages import Failed
-from .orphans import end_the_others
+from .orphans import ORPHANED, end_the_others
 from .sockets import Addresses, Context, approach
 
 log = logging.getLogger(__name__)
 
-ORPHANED = 70
-"""Exit status of a child whose supervisor died."""
 CUT_OFF = 71
-"""Of one that has lost a connection to its engine: what was on its way is lost, and nobody else would notice."""
+"""Exit status of a child that has lost a connection to its engine: what was on its way is lost, unnoticed by others."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,10 @@ class Setting:
         peer = content["peer"]
         addresses = Addresses.from_json(content["addresses"])
         return cls(**{**content, "addresses": addresses, "peer": None if peer is None else tuple(peer)})
+
+
+_leaving = threading.Lock()
+"""Taken by the thread that is about to end this process."""
 
 
 class Role(Protocol):
@@ -100,6 +102,7 @@ def main(module: str, told: dict[str, Any]) -> None:
     context.destroy()
     with contextlib.suppress(OSError):  # the disk of the log is full
         sys.stderr.flush()
+    _leaving.acquire()  # for good: who is ending the others finishes that
     os._exit(status)  # interpreters with native threads (codecs, devices) do not always end by themselves
 
 
@@ -116,5 +119,6 @@ def _cut_off(address: str) -> None:
 
 def _die_with_parent(addresses: Addresses) -> None:
     sys.stdin.buffer.read()
+    _leaving.acquire()
     end_the_others(addresses.folder)
     os._exit(ORPHANED)

@@ -25,7 +25,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from clipmux.workers.moved import Moved
 
-from .child import CUT_OFF, ORPHANED, Setting
+from .child import CUT_OFF, Setting
 from .children import DECODER, MODULES, Child, describe_exit, start_child
 from .clips import Way
 from .control import Link
@@ -34,6 +34,7 @@ from .hosts import PREFIX
 from .keys import Keys
 from .logs import TEXT, log_child
 from .messages import Beat, Begin, Control, End, Ended, Failed, Goodbye, Join, Stop
+from .orphans import ORPHANED
 from .sockets import LINGER_MS, Context, addresses_at, approach, split_address
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ AGAIN_S = 2.0
 """From the loss of a connection to the next try."""
 STOP_S = 10.0
 """How long decoders may take to end once the run is over."""
-REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | REFUSED
+UNFINISHED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | UNFINISHED
 
 
 class DecoderHost:
@@ -114,7 +115,7 @@ class _Stay:
         self._poller = zmq.Poller()
         self._poller.register(self._link.socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
-        self._joined = False
+        self._joined = self._puzzled = False
 
     def last(self) -> bool:
         """Work until the run is over (True), or the connection is lost or ``leave`` was called (False)."""
@@ -161,10 +162,11 @@ class _Stay:
             raise ClipmuxError(
                 f"{self._host._server} does not trust this host: say there 'clipmux keys trust {_own_name()} {key!r}'"
             )
-        elif event & REFUSED:
-            raise ClipmuxError(
-                f"{self._host._server} does not speak CurveZMQ with the key that is trusted as '{self._host._peer}': "
-                "compare it with what 'clipmux keys list' shows there"
+        elif event & UNFINISHED and not self._puzzled:  # it may just be starting, or what is between does not reach it
+            self._puzzled = True
+            self._host._say(
+                f"{self._host._server} does not answer as '{self._host._peer}' would: trying again (should that go on, "
+                "compare its key with what 'clipmux keys list' shows there)"
             )
         return bool(event == zmq.EVENT_DISCONNECTED and self._joined)
 

@@ -22,9 +22,11 @@ import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .orphans import ORPHANED, end_the_others
 
 AUTO, ON, OFF = "auto", "on", "off"
 JAILS = (AUTO, ON, OFF)
@@ -85,7 +87,11 @@ def begin() -> dict[str, Any]:
     Returns:
         The settings; in place of the jail they then say what came of it.
     """
-    told: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):  # the supervisor died before it had said everything
+        end_the_others(Path(sys.argv[3]))
+        os._exit(ORPHANED)
+    told: dict[str, Any] = json.loads(line)
     asked = told["content"].get("jail")
     if asked is not None:
         told["content"]["jail"] = confine(Jail.from_json(asked))

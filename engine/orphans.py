@@ -21,6 +21,8 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
+ORPHANED = 70
+"""Exit status of a child whose supervisor died."""
 WAKE_S = 1.0
 """How long the others have to end by themselves."""
 

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ import pytest
 from command import clipmux, lines, results, started, summary
 
 from clipmux.bench.videos import write_short_videos
+from clipmux.engine.children import BEGIN, INFERENCE, MODULES
+from clipmux.engine.orphans import ORPHANED
 
 
 @pytest.fixture
@@ -88,6 +91,15 @@ def test_a_killed_inference_or_collector_is_replaced(
     assert len(results(run)) == 60
     assert summary(run)["restarts"] == 1
     assert re.search(rf"{role}-\d+ was killed by SIGKILL", (run / "run.log").read_text())
+
+
+def test_a_child_whose_supervisor_dies_before_it_says_everything_tidies_up(tmp_path: Path) -> None:
+    folder = tmp_path / "clipmux-sockets"
+    folder.mkdir()
+    words = [sys.executable, "-c", BEGIN, MODULES[INFERENCE], "inference-1", str(folder), *filter(None, sys.path)]
+    done = subprocess.run(words, input=b'{"name": "inference-1", "addr', capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (ORPHANED, b"")
+    assert not list(tmp_path.glob("clipmux-*"))
 
 
 def test_who_is_stopped_is_noticed_and_replaced(videos: Path, null_model: Path, tmp_path: Path) -> None:
