@@ -362,6 +362,46 @@ def watchers(
 
 
 @exits
+def devices(
+    inputs: Inputs = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="As of 'clipmux run'; twice or more, the first to compare with.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "demo",
+    videos: RunVideos = 0,
+    kind: MadeKind = "h264-mp4:340x256",
+    frames: MadeFrames = 96,
+    workers: Workers = "auto",
+    backend: Backend = "auto",
+    null_delay: NullDelay = "0+0",
+    repeats: Repeats = REPEATED,
+    json: Json = None,
+    html: Html = None,
+) -> None:
+    """The same runs on one device and on several, side by side.
+
+    Example: clipmux bench devices videos/ --model model --videos 60 --device cpu --device cpu:0,cpu:1
+    """
+    from clipmux.engine.config import parse_workers
+
+    from .devices import devices as measure
+    from .natural import parse_kinds
+
+    check_outputs(repeats, json, html)
+    measurement = measure(
+        inputs or [],
+        configured(model, null_delay, "", workers=parse_workers(workers), backend=backend),
+        device or [],
+        count=videos,
+        kind=parse_kinds(kind)[0],
+        frames=frames,
+        repeats=repeats,
+        console=wide_console(),
+    )
+    keep(measurement, json, html)
+
+
+@exits
 def streams(
     inputs: Annotated[
         list[Path] | None, typer.Argument(metavar="[VIDEOS…]", help="Files to play; else made ones of 340x256 at 30/s.")

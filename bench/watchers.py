@@ -1,12 +1,14 @@
-"""What being looked at costs: the same run with every watcher on and with none, side by side.
+"""What being looked at and being guarded cost: the same run with every watcher and the jail, and with none.
 
-With all on, ``/metrics`` and ``/healthz`` are asked for every second, every stage of every process goes into a trace,
-and logs are JSON. Both kinds of run are held against the ideal of their round (see stages.py), which is measured once.
+With all on, decoders are jailed, ``/metrics`` and ``/healthz`` are asked for every second, every stage of every process
+goes into a trace, and logs are JSON. Both kinds of run are held against the ideal of their round (see stages.py), which
+is measured once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import tempfile
 import threading
@@ -18,6 +20,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from clipmux.engine import jail
 from clipmux.engine.backends import choose
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import ClipmuxError, UsageError
@@ -48,7 +51,7 @@ def watchers(
     repeats: int,
     console: Console,
 ) -> Measurement:
-    """Measure runs with and without watchers on the same videos, and print rates, efficiencies, and their ratio.
+    """Measure runs with and without watchers and jail, and print rates, efficiencies, and their ratio.
 
     Args:
         inputs: videos as ``clipmux run`` takes them; none for made ones.
@@ -74,8 +77,8 @@ def watchers(
         videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
         ways: dict[str, Any] = {
             "ideal": partial(_ideal, config, videos, alone_s),
-            OFF: partial(one_run, config, videos),
-            ON: partial(_watched_run, config, videos),
+            OFF: partial(one_run, dataclasses.replace(config, jail=jail.OFF), videos),
+            ON: partial(_watched_run, dataclasses.replace(config, jail=jail.ON), videos),
         }
         outcomes = alternate(ways, repeats, say=status.update)
     rates, efficiencies, cpu = {}, {}, {}
