@@ -91,6 +91,14 @@ class Child:
         if self.process is not None:
             self.process.kill()
 
+    def tell(self, setting: Setting) -> None:
+        """Say the settings, on its standard input, which stays open as the death pipe."""
+        assert self.process is not None  # noqa: S101  (only those are told this way)
+        assert self.process.stdin is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError):  # it is dead already, which its sentinel will say
+            self.process.stdin.write(json.dumps(setting.to_json()).encode() + b"\n")
+            self.process.stdin.flush()
+
     def reap(self) -> int | None:
         """Wait for its end, which its standard output has announced or a kill has caused.
 
@@ -115,12 +123,21 @@ class Child:
 
 
 def start_child(role: str, module: str, setting: Setting, *, log: BinaryIO, pass_fds: Sequence[int] = ()) -> Child:
-    """Start a fresh interpreter in a role.
+    """Start a fresh interpreter in a role, and tell it its settings: see ``spawn_child``."""
+    child = spawn_child(role, module, setting, log=log, pass_fds=pass_fds)
+    child.tell(setting)
+    return child
+
+
+def spawn_child(role: str, module: str, setting: Setting, *, log: BinaryIO, pass_fds: Sequence[int] = ()) -> Child:
+    """Start a fresh interpreter in a role; it waits to be told its settings.
+
+    Should this process die before it is, the child removes the folder of the sockets, if that is there.
 
     Args:
         role: a key of ``MODULES`` or ``LIVE_MODULES``.
         module: what to run as it, usually the one there.
-        setting: what it is told, on its standard input.
+        setting: what it will be told.
         log: an open file that becomes its standard error.
         pass_fds: open descriptors that it inherits, under the same numbers.
     """
@@ -132,11 +149,7 @@ def start_child(role: str, module: str, setting: Setting, *, log: BinaryIO, pass
         pass_fds=pass_fds,
         start_new_session=True,  # Ctrl-C is for the supervisor, which then stops its children in order
     )
-    assert process.stdin is not None  # noqa: S101  (asked for above)
-    assert process.stdout is not None  # noqa: S101
-    with contextlib.suppress(BrokenPipeError):  # it is dead already, which its sentinel will say
-        process.stdin.write(json.dumps(setting.to_json()).encode() + b"\n")
-        process.stdin.flush()
+    assert process.stdout is not None  # noqa: S101  (asked for above)
     return Child(role, setting.name, process, process.stdout.fileno(), time.monotonic())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +43,14 @@ Examples:
   clipmux serve videos/ --model model --bind 10.0.0.7:7600 --workers 4 --output runs/second
 
 Both hosts need keys, and each the other's: 'clipmux keys new', then 'clipmux keys trust NAME KEY'.
+"""
+
+RAY_EXAMPLES = """
+Examples:
+
+  clipmux ray run videos/ --model model --output runs/first
+
+  clipmux ray run videos/ --model model --device mlu:0,mlu:1 --address 10.0.0.7:6379 --output /shared/runs/second
 """
 
 DECODE_EXAMPLES = """
@@ -120,9 +129,8 @@ StuckAfter = Annotated[float, typer.Option(help="Seconds without progress after 
 LogFormat = Annotated[str, typer.Option(help="Of the log: text, or json (a line of JSON per event).")]
 
 
-@app.command(epilog=RUN_EXAMPLES, short_help="Classify videos.")
-@exits
-def run(
+def _classify(
+    start: Callable[..., int],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -205,7 +213,7 @@ def run(
     trace: Annotated[Path | None, typer.Option(help="File to write a trace to, for Perfetto or Chrome.")] = None,
     config: ConfigFile = None,  # noqa: ARG001  (its callback does the work)
 ) -> int:
-    """Classify videos: clips of different videos share each batch, results come as each video finishes."""
+    """What several commands have in common: ``start`` is ``run_videos`` or takes its place."""
     if not model:
         raise UsageError("no --model: give a model folder (clipmux build export makes one), or 'demo'")
     if output is None:
@@ -253,7 +261,7 @@ def run(
     from rich.console import Console
 
     from .prediction import Prediction
-    from .run import run_videos, show_failures
+    from .run import show_failures
 
     console = Console(stderr=True)
     failures: list[Prediction] = []
@@ -263,7 +271,7 @@ def run(
             failures.append(prediction)
 
     with watched(watching) as observer:
-        status = run_videos(
+        status = start(
             listing,
             settings,
             output=output,
@@ -276,27 +284,77 @@ def run(
     return status
 
 
-def _serve() -> Any:
-    """``run``, told where to listen, with no decoder of its own unless it is told so."""
-    signature = inspect.signature(run, eval_str=True)
-    given = {"bind": "127.0.0.1:7600", "workers": "none"}
-    parameters = [
-        parameter.replace(default=given.get(name, parameter.default))
-        for name, parameter in signature.parameters.items()
-    ]
+def _variant(
+    start: Callable[..., int], doc: str, *, defaults: Mapping[str, Any] = {}, own: Sequence[inspect.Parameter] = ()
+) -> Callable[..., None]:
+    """A command with ``_classify``'s options.
 
-    @functools.wraps(run)
-    def serve(**options: Any) -> None:
-        run(**options)
+    Args:
+        start: see ``_classify``; gets the values of ``own`` too.
+        doc: its help.
+        defaults: those that are others than usual.
+        own: options that no other has.
+    """
+    signature = inspect.signature(_classify, eval_str=True)
+    usual = [parameter for name, parameter in signature.parameters.items() if name != "start"]
+    usual = [parameter.replace(default=defaults.get(parameter.name, parameter.default)) for parameter in usual]
 
-    serve.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    serve.__doc__ = """Classify videos that other hosts decode: they join with 'clipmux decode', and leave, at any time.
+    @functools.wraps(_classify)
+    def command(**options: Any) -> int:
+        mine = {parameter.name: options.pop(parameter.name) for parameter in own}
+        return _classify(functools.partial(start, **mine), **options)
 
-    It has no decoders of its own unless --workers says so; everything else is as in 'clipmux run'."""
-    return serve
+    command.__signature__ = signature.replace(parameters=[*usual, *own])  # type: ignore[attr-defined]
+    command.__doc__ = doc
+    return exits(command)
 
 
-app.command("serve", epilog=SERVE_EXAMPLES, short_help="Classify videos that other hosts decode.")(_serve())
+def _here(*args: Any, **options: Any) -> int:
+    from .run import run_videos
+
+    return run_videos(*args, **options)
+
+
+def _on_ray(*args: Any, address: str, **options: Any) -> int:
+    from .ray_run import RayRun
+    from .run import run_videos
+
+    return run_videos(*args, **options, kind=functools.partial(RayRun, address=address))
+
+
+ADDRESS = inspect.Parameter(
+    "address",
+    inspect.Parameter.KEYWORD_ONLY,
+    default="",
+    annotation=Annotated[
+        str, typer.Option(help="Of the cluster; else RAY_ADDRESS, else one that is started here.", metavar="HOST:PORT")
+    ],
+)
+
+app.command("run", epilog=RUN_EXAMPLES, short_help="Classify videos.")(
+    _variant(_here, "Classify videos: clips of different videos share each batch, results come as each video finishes.")
+)
+app.command("serve", epilog=SERVE_EXAMPLES, short_help="Classify videos that other hosts decode.")(
+    _variant(
+        _here,
+        """Classify videos that other hosts decode: they join with 'clipmux decode', and leave, at any time.
+
+        It has no decoders of its own unless --workers says so; everything else is as in 'clipmux run'.""",
+        defaults={"bind": "127.0.0.1:7600", "workers": "none"},
+    )
+)
+ray_app = typer.Typer(help="Runs over the nodes of a Ray cluster.", no_args_is_help=True)
+app.add_typer(ray_app, name="ray")
+ray_app.command("run", epilog=RAY_EXAMPLES, short_help="Classify videos on a Ray cluster.")(
+    _variant(
+        _on_ray,
+        """Classify videos with an engine on every node of a Ray cluster, into one run folder, which is written here.
+
+        Every node has clipmux, the model and the videos at the same paths. What a lost node had goes to the others.
+        Options are those of 'clipmux run'; of --bind, --metrics, --trace and --segments a run on Ray has none.""",
+        own=[ADDRESS],
+    )
+)
 
 
 @app.command(epilog=DECODE_EXAMPLES, short_help="Decode for an engine on another host.")

@@ -197,7 +197,7 @@ class _Stay:
         content = {
             **order.content,
             "clips": [way.to_json() for way in ways],
-            "moved": self._host._moved.to_json(),
+            "moved": replace(self._host._moved, base=order.content["base"]).to_json(),
         }
         peer = (str(self._host._keys.folder.resolve()), self._host._peer)
         setting = Setting(order.name, at, content, peer=peer)

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -148,6 +149,7 @@ class HostingSupervisor(Supervisor):
         ways = [dataclasses.replace(way, far=True) for way in self._ways(DECODER, seat)]
         content = self._content(DECODER, seat, ways)
         content["jail"] = dataclasses.replace(Jail.from_json(content["jail"]), network=True).to_json()
+        content["base"] = str(Path.cwd())
         child = FarChild(DECODER, name, None, -1, time.monotonic(), host=host.name)
         child.seat = seat
         child.end = lambda: self._send_to(host.name, End(name))

@@ -133,6 +133,11 @@ class Observer:
             self._trace_begun = True
             self._trace = Trace(self._trace_file.fd, "supervisor")
 
+    @property
+    def traces(self) -> bool:
+        """A trace was asked for."""
+        return self._trace_path is not None
+
     def heard(self, child: Child, message: Control) -> None:
         """A child said something."""
         now = time.monotonic()

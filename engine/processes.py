@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import zmq
 
 from .child import Setting
-from .children import CLIP_ROLES, COLLECTOR, DECODER, INFERENCE, MODULES, Child, describe_exit, start_child
+from .children import CLIP_ROLES, COLLECTOR, DECODER, INFERENCE, MODULES, Child, describe_exit, spawn_child
 from .clip_memory import ClipMemory, Layout
 from .clips import Way
 from .config import EngineConfig
@@ -30,7 +30,7 @@ from .messages import Control, Failed, Goodbye, Hello, Stop, quoted
 from .model import ModelFolder
 from .observer import Observer
 from .restarts import MOST, Restarts
-from .sockets import Context, Socket, make_addresses, push_reports, remove_sockets, router
+from .sockets import Context, Socket, make_folder, name_addresses, push_reports, remove_sockets, router
 from .wire import decode_control, encode
 
 log = logging.getLogger(__name__)
@@ -174,15 +174,10 @@ class Processes(ABC):
         """
         log.info("decoders are jailed: %s", check_jail(self._config.jail))
         keys = Path(self._config.keys) if self._config.keys else default_folder()
-        try:
-            self._addresses = make_addresses(self._config.bind, keys, devices=len(self._config.devices))
-        except OSError as error:
-            raise UsageError(f"no folder for sockets can be made ({error}): let TMPDIR name a local one") from None
+        self._addresses = name_addresses(self._config.bind, keys, devices=len(self._config.devices))
         self._context = zmq.Context()
-        self._control: Socket = router(self._context, self._addresses.control)
-        self._reports: Socket = push_reports(self._context, self._addresses.reports)
+        self._sockets_open = False
         self._poller = zmq.Poller()
-        self._poller.register(self._control, zmq.POLLIN)
         self._log: BinaryIO = self._log_file.open("ab")
         # The kernel wakes children at the end of the *thread* that started them: this one lives as long as they may.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
@@ -195,6 +190,22 @@ class Processes(ABC):
         self._looked = self._progressed = time.monotonic()
         self._oom_kills = oom_kills()
         self._take_clip_memory()
+
+    def _open_sockets(self) -> None:
+        """Make their folder and open them, once the first child is there to remove it, should this process be killed.
+
+        Raises:
+            UsageError: that cannot be.
+        """
+        assert self._context is not None  # noqa: S101  (made by _open)
+        try:
+            make_folder(self._addresses)
+        except OSError as error:
+            raise UsageError(f"no folder for sockets can be made ({error}): let TMPDIR name a local one") from None
+        self._control: Socket = router(self._context, self._addresses.control)
+        self._reports: Socket = push_reports(self._context, self._addresses.reports)
+        self._poller.register(self._control, zmq.POLLIN)
+        self._sockets_open = True
 
     def stop(self) -> list[tuple[str, dict[str, Any]]]:
         """End all processes: ask, wait until one shared deadline, then kill. Returns (role, figures) of each.
@@ -362,13 +373,21 @@ class Processes(ABC):
         content = {**self._content(role, seat, ways), **besides}
         fds = [fd for fd in (*(way.fd for way in ways), self.observer.trace_fd) if fd >= 0]
         setting = Setting(name, self._addresses, content, self.observer.log_format, self.observer.trace_fd)
-        start = self._starter.submit(start_child, role, self._modules[role], setting, log=self._log, pass_fds=fds)
+        start = self._starter.submit(spawn_child, role, self._modules[role], setting, log=self._log, pass_fds=fds)
         try:
             child = start.result()
         except OSError as error:
             raise ClipmuxError(
                 f"the {role} process cannot be started ({error.strerror}): free some memory, or give fewer --workers"
             ) from None
+        try:
+            if not self._sockets_open:
+                self._open_sockets()
+        except BaseException:
+            child.kill()
+            child.reap()
+            raise
+        child.tell(setting)
         child.seat = seat
         self._children[name] = child
         self._poller.register(child.sentinel, zmq.POLLIN)
@@ -502,15 +521,16 @@ class Processes(ABC):
     def _close(self) -> None:
         if self._context is None:
             return
-        self._control.close()
-        self._reports.close(linger=0)
+        remove_sockets(self._addresses)  # first: from now on there is no child to do it, should this process be killed
+        if self._sockets_open:
+            self._control.close()
+            self._reports.close(linger=0)
         self._context.destroy(linger=0)
         self._context = None
         self._starter.shutdown()
         self._log.close()
         self.observer.closed()
         self._give_back_memories()
-        remove_sockets(self._addresses)
 
 
 def _together(abouts: Iterable[dict[str, Any]]) -> dict[str, Any]:

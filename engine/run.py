@@ -45,6 +45,7 @@ def run_videos(
     console: Console,
     on_prediction: Callable[[Prediction], None] = lambda _: None,
     observer: Observer | None = None,
+    kind: Callable[..., Any] | None = None,
 ) -> int:
     """Classify listed videos into the run folder ``output`` and return the exit status: 0, or 3 if some videos failed.
 
@@ -56,6 +57,7 @@ def run_videos(
         console: where progress and the summary go.
         on_prediction: called with each outcome of this call.
         observer: is told what goes on.
+        kind: what runs them, in place of ``Supervisor``: something that is made and used as that is.
 
     Raises:
         UsageError: nothing was started.
@@ -70,8 +72,8 @@ def run_videos(
         todo = [video for video in listing.videos if video.video_id not in before]
         resumed = len(listing.videos) - len(todo)
         config = config.for_videos(len(todo), model)
-        kind = HostingSupervisor if config.far_decoders else Supervisor
-        supervisor = kind(config, model, run_folder=output, log_file=folder.log, observer=observer)
+        kind = kind or (HostingSupervisor if config.far_decoders else Supervisor)
+        supervisor: Supervisor = kind(config, model, run_folder=output, log_file=folder.log, observer=observer)
         _say_what_is_done(listing, resumed, output, console)
         if observer.shown_at:
             log.info("metrics and health are shown at %s", observer.shown_at)

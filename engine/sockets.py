@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -80,7 +81,29 @@ class Addresses:
 
 
 def make_addresses(outside: str = "", keys: Path | None = None, *, devices: int = 1) -> Addresses:
-    """``ipc://`` addresses in a new folder that only this user may enter; the caller calls ``remove_sockets``.
+    """``name_addresses``, with their folder; the caller calls ``remove_sockets``.
+
+    Raises:
+        UsageError: see there.
+        OSError: the folder cannot be made.
+    """
+    addresses = name_addresses(outside, keys, devices=devices)
+    make_folder(addresses)
+    return addresses
+
+
+def make_folder(addresses: Addresses) -> None:
+    """Make the folder that the sockets are to be in, which only this user may enter.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    addresses.folder.mkdir(mode=stat.S_IRWXU)
+    addresses.folder.chmod(stat.S_IRWXU)
+
+
+def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int = 1) -> Addresses:
+    """``ipc://`` addresses in a folder that is not there yet.
 
     Args:
         outside: ``HOST:PORT`` to be reached at by other machines too: control at this port, reports at the next, and
@@ -93,11 +116,10 @@ def make_addresses(outside: str = "", keys: Path | None = None, *, devices: int 
     """
     clips = [f"clips-{number}" for number in range(devices)]
     ports = _ports(outside, keys, ["control", "reports", *clips]) if outside else {}
-    folder = Path(tempfile.mkdtemp(prefix="clipmux-"))
+    name = f"clipmux-{secrets.token_hex(6)}"
+    folder = Path(tempfile.gettempdir()) / name
     if len(str(folder)) > PATH_MOST - 10:  # a long TMPDIR: socket paths are short by nature
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="clipmux-", dir="/tmp"))
-    folder.chmod(stat.S_IRWXU)
+        folder = Path("/tmp") / name  # noqa: S108  (mkdir fails if somebody else has made it)
 
     def at(name: str) -> str:
         return f"ipc://{folder}/{name}{ports.get(name, '')}"

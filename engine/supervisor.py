@@ -37,6 +37,8 @@ from .wire import encode
 
 log = logging.getLogger(__name__)
 
+END = object()
+
 
 @dataclass
 class Progress:
@@ -99,19 +101,19 @@ class Supervisor(Processes):
             self._turn()
 
     def outcomes(
-        self, videos: Iterable[Video], *, on_tick: Callable[[Progress], None] = lambda _: None
+        self, videos: Iterable[Video | None], *, on_tick: Callable[[Progress], None] = lambda _: None
     ) -> Iterator[Prediction]:
         """Classify videos; yields each one's outcome as it is known (and written, with a run folder).
 
         Args:
-            videos: taken one by one, as decoders ask.
+            videos: taken one by one, as decoders ask; None among them: there is none just now, ask again soon.
             on_tick: called about ten times a second.
 
         Raises:
             Interrupted: ``interrupt`` was called.
             ClipmuxError: the run itself failed.
         """
-        source: Iterator[Video] | None = iter(videos)
+        source: Iterator[Video | None] | None = iter(videos)
         while True:
             source = self._hand_out(source)
             self._turn()
@@ -166,25 +168,27 @@ class Supervisor(Processes):
 
     # -- handing out ---------------------------------------------------------------------------------------------------
 
-    def _hand_out(self, source: Iterator[Video] | None) -> Iterator[Video] | None:
+    def _hand_out(self, source: Iterator[Video | None] | None) -> Iterator[Video | None] | None:
         """Give every waiting decoder a video; returns None in place of a source that has no more."""
         if not self._can_score:
             return source
+        coming = source is not None
         for child in list(self._children.values()):
             if child.role != DECODER or not child.waiting:
                 continue
             handout = self._handouts.take_again()
             if handout is None and source is not None:
-                video = next(source, None)
-                if video is None:
+                video = next(source, END)
+                coming = video is not None
+                if video is END:
                     source = None
-                else:
+                elif isinstance(video, Video):
                     handout = self._handouts.add(video)
             if handout is None:
                 break
             self._assign(child, handout)
         decoding = any(child.assigned is not None for child in self._children.values())
-        self._tell_more(source is not None or self._handouts.waiting or decoding)
+        self._tell_more((source is not None and coming) or self._handouts.waiting or decoding)
         return source
 
     def _assign(self, child: Child, handout: Handout) -> None:

@@ -204,7 +204,13 @@ class Disturbed:
             time.sleep(0.02)
         assert not left, f"{left} outlived their supervisor by 10 s"
         self.figures.slowest_end_s = max(self.figures.slowest_end_s, time.monotonic() - began)
-        assert not list(self._sockets.iterdir()), "the folder of the sockets is still there"
+        left_over = sorted(str(path.relative_to(self._sockets)) for path in self._sockets.rglob("*"))
+        assert not left_over, f"files of sockets are still there, {left_over}: {self._log()}"
+
+    def _log(self) -> str:
+        """The end of what the run has said."""
+        log = self._run / "run.log"
+        return log.read_text()[-3000:] if log.exists() else "no log"
 
     def _processes(self) -> list[psutil.Process]:
         """Everything that this run ever started and that lives."""

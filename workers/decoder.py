@@ -56,7 +56,7 @@ class Decoder(Streamer):
         self._threads = config.decode_threads
         self._rate: float | None = setting.content["rate"] if config.segments else None
         self._preprocess = open_preprocess(config.preprocess, height, width)
-        self._moved = Moved.from_json(setting.content.get("moved", []))
+        self._moved = Moved.from_json(setting.content["moved"]) if "moved" in setting.content else Moved()
 
     def stream(self, order: Assign, video: Video) -> VideoEnd:
         allow_cpu(self._guards.kernel_cpu_s)

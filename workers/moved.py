@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from clipmux.engine.errors import UsageError
 
@@ -18,9 +19,11 @@ class Moved:
 
     Args:
         folders: pairs of (there, here).
+        base: what relative paths are relative to, there; nothing: this process's own folder.
     """
 
     folders: tuple[tuple[str, str], ...] = ()
+    base: str = ""
 
     @classmethod
     def parse(cls, options: Sequence[str]) -> Moved:
@@ -37,16 +40,17 @@ class Moved:
             pairs.append((there, here))
         return cls(tuple(pairs))
 
-    def to_json(self) -> list[list[str]]:
-        return [list(pair) for pair in self.folders]
+    def to_json(self) -> dict[str, Any]:
+        return {"folders": [list(pair) for pair in self.folders], "base": self.base}
 
     @classmethod
-    def from_json(cls, content: Sequence[Sequence[str]]) -> Moved:
-        return cls(tuple((there, here) for there, here in content))
+    def from_json(cls, content: dict[str, Any]) -> Moved:
+        return cls(tuple((there, here) for there, here in content["folders"]), content["base"])
 
     def video(self, video: Video) -> Video:
         """The video with its path here."""
+        path = PurePosixPath(self.base, video.path)
         for there, here in self.folders:
-            if PurePosixPath(video.path).is_relative_to(there):
-                return dataclasses.replace(video, path=Path(here) / video.path.relative_to(there))
-        return video
+            if path.is_relative_to(there):
+                return dataclasses.replace(video, path=Path(here) / path.relative_to(there))
+        return dataclasses.replace(video, path=Path(path))
