@@ -8,6 +8,7 @@
 # make soak [MINUTES=60]               memory and descriptors of a long run at full load
 # make mutants                         2,000 spoilt videos of every container through a run, as root for the watching
 # make far-hosts                       decoder hosts in networks of their own, whose links fail, as root
+# make ray                             a Ray cluster of three nodes here, one of which is lost
 # make fuzz                            a million foreign headers, and documents, for every reader
 # make dev                             an editable install that editors can follow
 # Nothing is needed but make and Python 3.10 or newer with venv; all else goes into .venv.
@@ -23,7 +24,7 @@ PACKAGES := engine workers build bench
 SOURCES := $(shell find $(PACKAGES) -type f -not -path '*/__pycache__/*' -not -path 'build/__editable__*')
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test lint types unit live-faults live-soak chaos soak mutants far-hosts fuzz bench dev clean
+.PHONY: run test lint types unit live-faults live-soak chaos soak mutants far-hosts ray fuzz bench dev clean
 
 run: .venv/installed
 ifeq ($(VIDEOS),)
@@ -55,6 +56,10 @@ fuzz: .venv/checks .venv/installed
 
 live-faults: .venv/checks .venv/installed
 	$(BIN)/python tests/live_faults.py
+
+ray: .venv/checks .venv/installed
+	$(PIP) install --constraint constraints.txt 'ray[data]'
+	$(BIN)/python tests/ray_cluster.py
 
 far-hosts: .venv/checks .venv/installed
 	$(BIN)/python tests/far_hosts.py

@@ -30,7 +30,7 @@ from .messages import Control, Failed, Goodbye, Hello, Stop, quoted
 from .model import ModelFolder
 from .observer import Observer
 from .restarts import MOST, Restarts
-from .sockets import Context, Socket, make_folder, name_addresses, push_reports, remove_sockets, router
+from .sockets import Context, Socket, make_folder, name_addresses, push_reports, remove_sockets, remove_stale, router
 from .wire import decode_control, encode
 
 log = logging.getLogger(__name__)
@@ -198,6 +198,7 @@ class Processes(ABC):
             UsageError: that cannot be.
         """
         assert self._context is not None  # noqa: S101  (made by _open)
+        remove_stale()
         try:
             make_folder(self._addresses)
         except OSError as error:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
+import socket
 import tempfile
 import threading
 import time
@@ -47,6 +49,9 @@ LOSSES = 3
 NOBODY_S = 60.0
 """How long a run waits for a node when there is none."""
 FINISH_S = 20.0
+REACH_S = 5.0
+SHORT = 30
+"""Characters of a folder that Ray's sockets can be in: it adds some 70, and 107 is what a socket's path may have."""
 
 
 class NodeEngine:
@@ -147,9 +152,6 @@ class RayRun:
         log_file: not used: engines log on their nodes, the driver where it is told to.
         observer: must not be asked for anything: there is nothing to look at that is here.
         address: of the cluster; nothing: that of the environment (``RAY_ADDRESS``), else one on this machine alone.
-
-    Raises:
-        UsageError: a cluster cannot do what was asked for.
     """
 
     def __init__(
@@ -162,17 +164,14 @@ class RayRun:
         observer: Observer | None = None,
         address: str = "",
     ) -> None:
-        for option, given in (("--segments", config.segments), ("--bind", config.bind)):
-            if given:
-                raise UsageError(f"{option} was given, which a run on Ray does not have: leave it out")
-        if observer is not None and (observer.shown_at or observer.traces):
-            raise UsageError("--metrics or --trace was given, which a run on Ray does not have: leave it out")
         self.progress = Progress()
         self.about: dict[str, Any] = {}
         self._config = config
         self._model = model
+        self._observer = observer
         self._folder = run_folder
         self._address = address
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._journal: Journal | None = None
         self._members: dict[str, Member] = {}
         self._calls: dict[Any, Member] = {}
@@ -194,9 +193,14 @@ class RayRun:
         """Join the cluster, and start an engine on each of its nodes.
 
         Raises:
-            UsageError: there is no such cluster, or none of its nodes has the device.
+            UsageError: there is no such cluster, or it cannot do what was asked for.
         """
-        connect(self._address)
+        for option, given in (("--segments", self._config.segments), ("--bind", self._config.bind)):
+            if given:
+                raise UsageError(f"{option} was given, which a run on Ray does not have: leave it out")
+        if self._observer is not None and (self._observer.shown_at or self._observer.traces):
+            raise UsageError("--metrics or --trace was given, which a run on Ray does not have: leave it out")
+        self._scratch = connect(self._address)
         self._journal = Journal(self._folder)
         self._somebody_at = self._progressed = time.monotonic()
         self._look_for_nodes()
@@ -386,26 +390,36 @@ class RayRun:
         self._members.clear()
         self._calls.clear()
         ray.shutdown()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
 
-def connect(address: str) -> None:
+def connect(address: str) -> tempfile.TemporaryDirectory[str] | None:
     """Join a cluster, or start one on this machine that nobody else can reach.
+
+    Returns:
+        The folder of the one that was started, to be removed at its end.
 
     Raises:
         UsageError: there is none at this address.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if ray.is_initialized():
-        return
+    named = address or os.environ.get("RAY_ADDRESS", "")
     try:
-        if address or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address or None, **quiet)
-        else:
-            cores = usable_cores()
-            ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        named = address or os.environ.get("RAY_ADDRESS", "")
+        if named:
+            if match := re.fullmatch(r"([^:/]+):(\d{1,5})", named):  # which Ray itself would try for minutes
+                socket.create_connection((match[1], int(match[2])), timeout=REACH_S).close()
+            ray.init(address=named, **quiet)
+            return None
+        long = len(tempfile.gettempdir()) > SHORT
+        folder = tempfile.TemporaryDirectory(prefix="cmr-", dir="/tmp" if long else None, ignore_cleanup_errors=True)  # noqa: S108
+        alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder.name}
+        ray.init(num_cpus=usable_cores(), **alone, **quiet)
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
+        if not named:
+            raise ClipmuxError(f"Ray does not start on this machine: {_first_line(error)}") from None
         raise UsageError(f"there is no Ray cluster at '{named}' ({_first_line(error)}): see 'ray status'") from None
+    return folder
 
 
 def _first_line(error: Exception) -> str:

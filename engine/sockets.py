@@ -10,9 +10,11 @@ Sockets are ``ipc://``, in a folder that only this user may enter. One that othe
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
+import socket
 import stat
 import tempfile
 import threading
@@ -44,6 +46,8 @@ WAIT_MS = 250
 CONTROL_HWM = 10_000
 REPORT_HWM = 256
 FEED_HWM = 256
+STALE_FROM_S = 5.0
+"""A younger folder may belong to an engine that is just starting or ending."""
 PATH_MOST = 100
 """Bytes of a Unix socket's path at most (sun_path has 108)."""
 
@@ -100,6 +104,27 @@ def make_folder(addresses: Addresses) -> None:
     """
     addresses.folder.mkdir(mode=stat.S_IRWXU)
     addresses.folder.chmod(stat.S_IRWXU)
+
+
+def remove_stale() -> None:
+    """Remove folders of engines that were killed together with all of their children: nobody listens there any more."""
+    for folder in Path(tempfile.gettempdir()).glob("clipmux-*"):
+        if re.fullmatch(r"clipmux-[0-9a-f]{12}(-ended)?", folder.name) is None:
+            continue
+        with contextlib.suppress(OSError):  # another's, or just being removed
+            status = folder.lstat()
+            mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if mine and time.time() - status.st_mtime > STALE_FROM_S and not _listens(folder / "control"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
 
 
 def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int = 1) -> Addresses:

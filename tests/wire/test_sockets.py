@@ -52,6 +52,7 @@ from clipmux.engine.sockets import (
     pull_reports,
     push_reports,
     remove_sockets,
+    remove_stale,
     router,
     router_clips,
 )
@@ -289,6 +290,25 @@ def test_an_absent_child_is_noticed_and_a_present_one_is_told(context: Context, 
         assert (name, decode_control(frames)) == (b"decoder-1", Hello())
         control.send_multipart([name, *encode(Stop())])
         assert decode_control(received(child)) == Stop()
+
+
+def test_what_killed_engines_left_is_removed_and_nothing_else(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, alive, young = (make_addresses() for _ in range(3))
+    others = [tmp_path / "clipmux-notes", tmp_path / "clipmux-0123456789ab.old"]
+    for folder in others:
+        folder.mkdir()
+    with router(context, alive.control):
+        with router(context, dead.control):
+            pass
+        (dead.folder / "control").touch()  # as a killed process leaves it, and ZeroMQ does not
+        for folder in (dead.folder, alive.folder, *others):
+            os.utime(folder, (1, 1))
+        remove_stale()
+        assert not dead.folder.exists()
+        assert all(folder.exists() for folder in (alive.folder, young.folder, *others))
 
 
 # -- a real inference process -----------------------------------------------------------------------------------------
