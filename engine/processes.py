@@ -99,6 +99,7 @@ class Processes(ABC):
         self._restarts: dict[tuple[str, int], Restarts] = {}
         self._were_ready: set[tuple[str, int]] = set()
         self._abouts: dict[int, dict[str, Any]] = {}
+        self._late: set[tuple[str, int]] = set()
         self._looked = 0.0
         self._progressed = 0.0
         self._oom_kills = 0
@@ -187,6 +188,7 @@ class Processes(ABC):
         self._restarts.clear()
         self._were_ready.clear()
         self._abouts.clear()
+        self._late.clear()
         self._looked = self._progressed = time.monotonic()
         self._oom_kills = oom_kills()
         self._take_clip_memory()
@@ -439,7 +441,9 @@ class Processes(ABC):
             raise ClipmuxError(f"the collector process {describe_exit(status)}: mend that, then go on with --resume")
         by_itself = status is None or status >= 0 or child.overdue != ""
         known = child.post in self._were_ready or child.role in self.replaceable or child.process is None
-        if by_itself and not known:  # another would do the same
+        late = child.overdue != "" and child.post not in self._late  # the machine may have been busy: once more
+        self._late.add(child.post)
+        if by_itself and not known and not late:  # another would do the same
             raise ClipmuxError(f"the {child.role} process {how} before it was ready: see '{self._log_file}'")
         log.warning("%s %s", child.name, how)
         self._died(child, how)
