@@ -348,6 +348,7 @@ def _batcher(topology: Topology, load: Videos | Streams) -> Waiting[Clip]:
         capacity=max(size, -(-load.count // topology.processes) * load.slots),
         stream_of=lambda clip: clip.video,
         decoded_at=lambda clip: clip.decoded_at,
+        runners=topology.pace.runners,
     )
 
 

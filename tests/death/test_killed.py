@@ -102,6 +102,20 @@ def test_a_child_whose_supervisor_dies_before_it_says_everything_tidies_up(tmp_p
     assert not list(tmp_path.glob("clipmux-*"))
 
 
+def test_who_is_stopped_before_it_is_ready_is_started_once_more(videos: Path, null_model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["--backend", "null", "--workers", 1, "--start-timeout", 5]
+    process = started("run", videos, "--model", null_model, *options, "--output", run)
+    deadline = time.monotonic() + 30
+    while "inference" not in roles(process.pid):
+        assert time.monotonic() < deadline
+    os.kill(roles(process.pid)["inference"], signal.SIGSTOP)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert len(lines(run / "results.jsonl")) == 60
+    assert "was not ready after 5 s (--start-timeout)" in (run / "run.log").read_text()
+
+
 def test_who_is_stopped_is_noticed_and_replaced(videos: Path, null_model: Path, tmp_path: Path) -> None:
     """One of each role, all at once."""
     run = tmp_path / "run"

@@ -20,7 +20,7 @@ class Item(NamedTuple):
 
 
 def batcher(
-    *, size: int = 4, max_delay: float = 0.5, max_latency: float = 10.0, capacity: int = 100
+    *, size: int = 4, max_delay: float = 0.5, max_latency: float = 10.0, capacity: int = 100, runners: int = 1
 ) -> FairBatcher[Item]:
     return FairBatcher(
         size=size,
@@ -29,6 +29,7 @@ def batcher(
         capacity=capacity,
         stream_of=lambda item: item.stream,
         decoded_at=lambda item: item.at,
+        runners=runners,
     )
 
 
@@ -49,6 +50,12 @@ def taken(fair: FairBatcher[Item], now: float = 0.0) -> list[tuple[int, int]]:
 def test_streams_take_turns_and_each_is_in_order() -> None:
     fair = filled({0: 9, 1: 2, 2: 3}, size=7)
     assert taken(fair) == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (0, 2)]
+
+
+def test_what_waits_is_shared_out_among_runners_and_batches_grow_with_it() -> None:
+    fair = filled({0: 3, 1: 2}, size=8, runners=2)
+    assert [len(taken(fair)) for _ in range(4)] == [3, 1, 1, 0]
+    assert len(taken(filled({0: 40}, size=8, runners=2))) == 8
 
 
 def test_a_flood_costs_the_others_nothing() -> None:
