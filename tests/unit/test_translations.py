@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHINESE = ".zh-CN.md"
-PAGES = ("docs/kinetics.md",)
+PAGES = ("README.md", "docs/kinetics.md")
 
 HAN = r"[\u4e00-\u9fff]"
 LINK = r"\]\(([^)]+)\)"
