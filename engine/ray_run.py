@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import re
+import signal
 import socket
 import tempfile
 import threading
@@ -66,6 +67,7 @@ class NodeEngine:
         self._done: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._answer: dict[str, Any] = {"model_sha256": "", "about": {}, "error": "", "usage": False, "restarts": 0}
         self._figures: list[Any] = []
+        self._supervisor: Supervisor | None = None
         self._thread = threading.Thread(target=self._work, args=(config,), daemon=True)
         self._thread.start()
 
@@ -82,8 +84,10 @@ class NodeEngine:
             return {**self._answer, "lines": lines}
 
     def finish(self) -> list[Any]:
-        """End the engine; what its processes say of themselves."""
+        """End the engine, whatever it has; what its processes say of themselves."""
         self._coming.put(None)
+        if self._supervisor is not None:
+            self._supervisor.interrupt()
         self._thread.join()
         return self._figures
 
@@ -98,7 +102,7 @@ class NodeEngine:
 
     def _run(self, config: EngineConfig, log_file: Path) -> None:
         model = read_model(config.model)
-        supervisor = Supervisor(config, model, run_folder=None, log_file=log_file)
+        supervisor = self._supervisor = Supervisor(config, model, run_folder=None, log_file=log_file)
         try:
             supervisor.start()
             self._answer |= {"about": supervisor.about, "model_sha256": model.sha256}
@@ -232,7 +236,7 @@ class RayRun:
         """End all engines, and leave the cluster; what their processes say of themselves."""
         if self._journal is None:
             return self._figures
-        refs = [member.actor.finish.remote() for member in self._members.values() if member.ready and not member.has]
+        refs = [member.actor.finish.remote() for member in self._members.values() if member.ready]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=FINISH_S) if refs else ([], [])
         for ref in ready:
             try:
@@ -403,23 +407,32 @@ def connect(address: str) -> tempfile.TemporaryDirectory[str] | None:
     Raises:
         UsageError: there is none at this address.
     """
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     named = address or os.environ.get("RAY_ADDRESS", "")
     try:
         if named:
             if match := re.fullmatch(r"([^:/]+):(\d{1,5})", named):  # which Ray itself would try for minutes
                 socket.create_connection((match[1], int(match[2])), timeout=REACH_S).close()
-            ray.init(address=named, **quiet)
+            _init(address=named)
             return None
         long = len(tempfile.gettempdir()) > SHORT
         folder = tempfile.TemporaryDirectory(prefix="cmr-", dir="/tmp" if long else None, ignore_cleanup_errors=True)  # noqa: S108
         alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder.name}
-        ray.init(num_cpus=usable_cores(), **alone, **quiet)
+        _init(num_cpus=usable_cores(), **alone)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         if not named:
             raise ClipmuxError(f"Ray does not start on this machine: {_first_line(error)}") from None
         raise UsageError(f"there is no Ray cluster at '{named}' ({_first_line(error)}): see 'ray status'") from None
     return folder
+
+
+def _init(**options: Any) -> None:
+    """Initialise Ray, quietly, and keep SIGTERM: Ray takes it, and would abort this process in the middle of a line."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from command import assert_same, clipmux, lines, results
+from command import assert_same, clipmux, lines, results, started
 
 from clipmux.bench.videos import write_short_videos
 from clipmux.engine.sockets import STALE_FROM_S
@@ -66,6 +67,21 @@ def test_a_run_on_ray_gives_what_a_local_one_gives(tmp_path: Path) -> None:
     assert_same(results(tmp_path / "run"), results(tmp_path / "local"), within=0.0)
     assert lines(tmp_path / "run" / "results.jsonl") == lines(tmp_path / "local" / "results.jsonl")
     assert lines(tmp_path / "run" / "failures.jsonl") == lines(tmp_path / "local" / "failures.jsonl")
+
+
+@needs_ray
+def test_a_run_on_ray_stops_in_order_when_it_is_told_to(tmp_path: Path) -> None:
+    write_short_videos(tmp_path / "videos", 32, frames=160, size=(96, 64))
+    words = ("ray", "run", tmp_path / "videos", "--model", "demo", "--workers", 1, "--output", tmp_path / "run")
+    process = started(*words)
+    journal = tmp_path / "run" / "results.jsonl"
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "give the same command with --resume" in " ".join(said.split())
+    assert 0 < len(lines(journal)) < 32
 
 
 @needs_ray
