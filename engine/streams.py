@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ WHITELISTS: dict[str, str] = {
 HIDDEN = "***"
 NAME_MOST = 100
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
 _SECRET_KEYS = re.compile(r"(?i)([?&][^=&#]*(?:pass|pwd|token|key|secret|auth|user|login|sig)[^=&#]*=)[^&#]*")
 
 
@@ -220,6 +222,20 @@ def redacted(url: str) -> str:
     elif "@" in query:  # a "?" within a password
         before_query, mark, query = f"{HIDDEN}@{query.rpartition('@')[2]}", "", ""
     return match[0] + before_query + _SECRET_KEYS.sub(rf"\g<1>{HIDDEN}", mark + query)
+
+
+def url_in_place_of_path(given: str) -> str | None:
+    """The URL that was given where a path belongs, as it may be shown; None for a path.
+
+    ``pathlib`` has made one slash of two, perhaps. Where there is a folder called ``s3:``, what is in it is a path.
+
+    >>> url_in_place_of_path("https:/user:secret@host/a.mp4")
+    'https://***@host/a.mp4'
+    """
+    match = _URL.match(given)
+    if match is None or os.path.lexists(f"{match[1]}:"):
+        return None
+    return redacted(f"{match[1]}://{given[match.end() :]}")
 
 
 def streams_of(sources: Sequence[str], **defaults: Any) -> list[StreamConfig]:

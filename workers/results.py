@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from clipmux.engine.documents import check_text, parse_json, read_json
 from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.prediction import Prediction
+from clipmux.engine.streams import url_in_place_of_path
 from clipmux.engine.wire import HEADER_MOST
 
 RESULTS = "results.jsonl"
@@ -113,10 +114,12 @@ class RunFolder:
         resume: go on with what is there.
 
     Raises:
-        UsageError: it cannot be written, is not empty, or holds another run.
+        UsageError: it is a URL, cannot be written, is not empty, or holds another run.
     """
 
     def __init__(self, path: Path, *, decides: dict[str, Any], resume: bool) -> None:
+        if url := url_in_place_of_path(str(path)):  # a folder called "s3:" would be made here, and nobody told
+            raise UsageError(f"the run folder '{url}' is a URL, and results are written to a disk: give a folder")
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)

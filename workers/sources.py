@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from clipmux.engine.documents import LISTS_LONGEST, read_json
 from clipmux.engine.errors import MessageError, UsageError
+from clipmux.engine.streams import url_in_place_of_path
 
 # fmt: off
 ENDINGS = frozenset((
@@ -111,8 +112,9 @@ def video_at(path: Path) -> Video:
     """The video at ``path``, a frame folder or a file, named by its stem. It need not exist: decoding tells.
 
     Raises:
-        UsageError: its name is not UTF-8, and so cannot be written into results.
+        UsageError: its name is not UTF-8, and so cannot be written into results; or it is a URL.
     """
+    _refuse_url(str(path))
     if not _is_utf8(str(path)):
         raise UsageError(f"the name of '{_shown(str(path))}' is not UTF-8: rename it")
     kind = "frames" if _is_frame_folder(str(path)) else "file"
@@ -134,7 +136,7 @@ def list_videos(inputs: Sequence[str], *, stdin: TextIO | None, names: str = "st
             folder it was found in, or as it was given.
 
     Raises:
-        UsageError: no inputs; a folder without videos; a glob that matches nothing; two videos with one id.
+        UsageError: no inputs; a folder without videos; a glob that matches nothing; two videos with one id; a URL.
     """
     if names not in NAMES:
         raise UsageError(f"names cannot be '{names}': give one of {', '.join(NAMES)}")
@@ -179,6 +181,7 @@ class _Finder:
             self.add_path(path)
 
     def add_path(self, given: str) -> None:
+        _refuse_url(given)
         if os.path.isdir(given):
             if not self._add_folder(given):
                 raise UsageError(f"the folder '{given}' holds no video and no folder of frames: check the path")
@@ -187,6 +190,7 @@ class _Finder:
 
     def add_glob(self, pattern: str) -> None:
         """Files that look like videos, and folders: these are searched, except where ``**`` does that itself."""
+        _refuse_url(pattern)  # its query begins with a "?"
         ending = os.path.splitext(pattern)[1]
         any_ending = bool(ending) and not glob.has_magic(ending)  # '*.bin' says itself which files are meant
 
@@ -311,6 +315,14 @@ def _matches(names: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return any(_matches(names[skip:], pattern[1:]) for skip in range(len(names) + 1))
     return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _refuse_url(given: str) -> None:
+    """A URL must not become a file that is not there: its credentials would be in the results."""
+    if url := url_in_place_of_path(given):
+        raise UsageError(
+            f"'{url}' is a URL, and videos are read from files: download it first, or watch a stream with clipmux live"
+        )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -324,3 +324,13 @@ def test_what_began_in_vain_is_removed_and_results_are_not(tmp_path: Path) -> No
     write(used, predicted("a"))
     used.discard()
     assert [entry.name for entry in used.path.iterdir()] == [RESULTS]
+
+
+def test_a_run_folder_that_is_a_url_is_refused_and_not_made_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"'s3://\*\*\*@bucket/run1' is a URL, and results are written to a disk"):
+            RunFolder(Path("s3://key:hunter2@bucket/run1"), decides=ASKED, resume=resume)
+    assert not list(tmp_path.iterdir())

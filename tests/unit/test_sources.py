@@ -92,6 +92,28 @@ def test_a_file_that_does_not_exist_is_listed(tmp_path: Path) -> None:
     assert ids(listed("a\0b.mp4")) == ["a\0b"]
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("s3://bucket/videos", "s3://bucket/videos"),
+        ("https://user:hunter2@host/a.mp4", "https://***@host/a.mp4"),
+        ("https://host/a.mp4?token=hunter2", "https://host/a.mp4?token=***"),  # "?" is a glob's too
+        ("s3://bucket/**/*.mp4", "s3://bucket/**/*.mp4"),
+    ],
+)
+def test_a_url_is_refused_without_its_credentials(given: str, shown: str) -> None:
+    for listing in (lambda: listed(given), lambda: listed("-", stdin=f"{given}\n"), lambda: video_at(Path(given))):
+        with pytest.raises(UsageError, match="is a URL, and videos are read from files: download it first") as refused:
+            listing()
+        assert str(refused.value).startswith(f"'{shown}' ")
+
+
+def test_a_folder_may_be_called_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "s3:/bucket/a.mp4")
+    assert ids(listed("s3://bucket/a.mp4")) == ids(listed("s3:/bucket/*.mp4")) == ["a"]
+
+
 def test_a_folder_is_searched_in_natural_order(tmp_path: Path) -> None:
     touch(tmp_path, "clip10.mp4", "clip2.mp4", "clip1.mp4", "Clip3.WEBM", "notes.txt", ".hidden.mp4", ".git/x.mp4")
     touch(tmp_path, "b/z.avi", "a/2.ts", "a/10.ts", "a/deep/er/y.mov", "image.jpg", "thumb_00001.jpg")
