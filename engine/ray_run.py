@@ -47,6 +47,8 @@ LOOK_EVERY_S = 5.0
 SYNC_EVERY_S = 0.5
 LOSSES = 3
 """Engines that may be lost with a video before it has failed: it may be what loses them."""
+READY_S = 300.0
+"""How long Ray may take to place an engine, and that to be ready."""
 NOBODY_S = 60.0
 """How long a run waits for a node when there is none."""
 FINISH_S = 20.0
@@ -133,6 +135,7 @@ class Member:
         host: its people's.
         window: videos that it may have at a time.
         actor: the handle.
+        started: when it was asked for.
         has: videos that it was given and has not finished.
         ready: it has answered, and has the right model.
     """
@@ -141,6 +144,7 @@ class Member:
     host: str
     window: int
     actor: Any
+    started: float
     has: dict[str, Video] = field(default_factory=dict)
     ready: bool = False
     restarts: int = 0
@@ -182,6 +186,7 @@ class RayRun:
         self._waiting: deque[Video] = deque()
         self._losses: dict[str, int] = {}
         self._restarts: dict[str, Restarts] = {}
+        self._again_at: dict[str, float] = {}
         self._unfit: dict[str, str] = {}
         """Nodes that cannot do it, and why."""
         self._figures: list[tuple[str, dict[str, Any]]] = []
@@ -204,8 +209,13 @@ class RayRun:
                 raise UsageError(f"{option} was given, which a run on Ray does not have: leave it out")
         if self._observer is not None and (self._observer.shown_at or self._observer.traces):
             raise UsageError("--metrics or --trace was given, which a run on Ray does not have: leave it out")
-        self._scratch = connect(self._address)
         self._journal = Journal(self._folder)
+        try:
+            self._scratch = connect(self._address)
+        except BaseException:
+            self._journal.close()
+            self._journal = None
+            raise
         self._somebody_at = self._progressed = time.monotonic()
         self._look_for_nodes()
         if not self._members:
@@ -260,14 +270,21 @@ class RayRun:
             ClipmuxError: there has been no node for too long.
         """
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_EVERY_S:
-            self._looked_at = now
-            for node in ray.nodes():
-                if node["Alive"] and node["NodeID"] not in {*self._members, *self._unfit}:
-                    self._start(node, now)
+        if now - self._looked_at < (LOOK_EVERY_S if self._members else TICK_S):
+            return
+        self._looked_at = now
+        for member in list(self._members.values()):
+            if not member.ready and now - member.started > READY_S:  # it has no videos yet
+                list(self._lose(member, f"was not ready after {READY_S:g} s: is its node's CPU taken by others?"))
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        for node in alive:
+            if node["NodeID"] not in {*self._members, *self._unfit} and now >= self._again_at.get(node["NodeID"], 0):
+                self._start(node, now)
         if self._members:
             self._somebody_at = now
-        elif now - self._somebody_at > (0 if self._unfit else NOBODY_S):
+            return
+        hopeless = bool(alive) and all(node["NodeID"] in self._unfit for node in alive)
+        if hopeless or now - self._somebody_at > NOBODY_S:
             why = "; ".join(self._unfit.values()) or f"there was none for {NOBODY_S:g} s"
             raise ClipmuxError(f"no node can classify videos ({why}): finished videos are kept, go on with --resume")
 
@@ -277,17 +294,13 @@ class RayRun:
         if node["Resources"].get(kind, 0.0) < (needed if kind != "CPU" else 1):
             return
         name = node["NodeID"]
-        wait = self._restarts.setdefault(name, Restarts()).wait(now, progressed=self._progressed)
-        if wait is None:
-            self._unfit[name] = f"the engine of {node['NodeManagerHostname']} died again and again"
-            return
         options: dict[str, Any] = {"num_cpus": cores, "max_concurrency": 1, "max_restarts": 0}
         options |= {"num_gpus": needed} if kind == "GPU" else {}
         options |= {"resources": {kind: needed}} if kind == "MLU" else {}
         options["scheduling_strategy"] = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(name, soft=False)
         actor = ray.remote(NodeEngine).options(**options).remote(self._config.to_json())
         window = 4 + 2 * (self._config.workers or max(1, round(cores)))
-        member = self._members[name] = Member(name, node["NodeManagerHostname"], window, actor)
+        member = self._members[name] = Member(name, node["NodeManagerHostname"], window, actor, now)
         log.info("an engine is started on node %s (%s)", name[:12], member.host)
         self._call(member, [])  # it gets its first videos once it has answered
 
@@ -296,6 +309,12 @@ class RayRun:
         log.warning("the engine on node %s (%s) %s", member.node[:12], member.host, how)
         del self._members[member.node]
         self.progress.restarts += 1
+        now = time.monotonic()
+        wait = self._restarts.setdefault(member.node, Restarts()).wait(now, progressed=self._progressed)
+        if wait is None:
+            self._unfit[member.node] = f"{member.host}: its engine died again and again"
+        else:
+            self._again_at[member.node] = now + wait
         ray.kill(member.actor)
         if unfit:
             self._unfit[member.node] = f"{member.host}: {how}"

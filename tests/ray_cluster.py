@@ -113,7 +113,7 @@ def overhead(folder: Path, videos: Path, count: int, model: str, rounds: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=300, help="short made videos of the run that loses a node")
+    parser.add_argument("--count", type=int, default=150, help="short made videos of the run that loses a node")
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--videos", type=Path, help="folder of videos for the rounds")
     parser.add_argument("--videos-count", type=int, default=240)
