@@ -239,7 +239,8 @@ class Disturbed:
         assert not failures, failures
         assert lines(self._run / "results.jsonl").keys() == self._expected.keys()
         assert_same(results(self._run), self._expected, within=SAME)
-        assert "Traceback" not in (self._run / "run.log").read_text(errors="replace")
+        log = (self._run / "run.log").read_text(errors="replace")
+        assert "Traceback" not in log, log[max(0, log.index("Traceback") - 1000) :][:5000]
 
 
 def children(pid: int, role: str) -> list[psutil.Process]:
