@@ -102,6 +102,7 @@ def make_folder(addresses: Addresses) -> None:
     Raises:
         OSError: it cannot be made.
     """
+    Path(tempfile.gettempdir()).stat()  # what TMPDIR names must be there, also where it is too long to be used
     addresses.folder.mkdir(mode=stat.S_IRWXU)
     addresses.folder.chmod(stat.S_IRWXU)
 
