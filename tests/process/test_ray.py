@@ -37,7 +37,8 @@ scratch.cleanup()
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
 def test_without_ray_it_says_how_to_get_it(tmp_path: Path) -> None:
-    done = clipmux("ray", "run", tmp_path, "--model", "demo", "--output", tmp_path / "run")
+    (video,) = write_short_videos(tmp_path / "videos", 1, frames=16, size=(96, 64))
+    done = clipmux("ray", "run", video.path, "--model", "demo", "--output", tmp_path / "run")
     assert done.returncode == 2
     assert "pip install 'clipmux[ray]'" in done.stderr
 

@@ -243,6 +243,10 @@ SAMPLES: list[Message] = [
     Streams([{"number": 3, "name": "door", "labels": [], "weight": 1.0}]),
     Totals({"clips_per_s": 31.5}),
     Happened({"stream": "door", "event": "started", "end": None}),
+    Join("decoder-1", 8),
+    Begin("decoder-3", {"config": {"model": "/m"}}),
+    End("decoder-3"),
+    Ended("decoder-3", "was killed by SIGKILL", at_fault=True),
 ]
 FOREIGN: list[Any] = [
     None, True, -1, 2**64 - 1, 1.5, float("nan"), float("inf"), "", "Clip", b"\xff", [], [[]] * 50, {}, {b"x": 1},
