@@ -120,7 +120,8 @@ def test_frames_come_one_by_one_and_closing_closes_the_file(tmp_path: Path) -> N
 
 def test_nothing_is_printed(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.ts", media.noise(40))
-    damage(path, 0.6)
+    for share in (0.4, 0.6, 0.8):
+        damage(path, share)
     program = f"""
 from pathlib import Path
 from clipmux.workers.decode import decode
