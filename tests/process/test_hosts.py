@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from command import assert_same, clipmux, lines, results, started
+from ports import free_ports
 
 from clipmux.bench.videos import write_short_videos
 from clipmux.engine.keys import make_keys, read_keys, trust
@@ -35,14 +35,7 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def at() -> str:
-    for port in range(20_000 + os.getpid() % 9_000, 60_000, 4):
-        try:
-            for each in range(port, port + 4):
-                socket.create_server(("127.0.0.1", each)).close()
-        except OSError:
-            continue
-        return f"127.0.0.1:{port}"
-    raise AssertionError("no free ports")
+    return f"127.0.0.1:{free_ports(3)}"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from ports import free_ports
 from zmq.utils import z85
 
 from clipmux.engine.errors import UsageError
@@ -53,20 +54,9 @@ def keys(tmp_path: Path) -> Keys:
 @pytest.fixture
 def addresses(keys: Keys) -> Iterator[Addresses]:
     """With TCP at three free ports that follow each other."""
-    addresses = make_addresses(f"127.0.0.1:{free_ports()}", keys.folder)
+    addresses = make_addresses(f"127.0.0.1:{free_ports(3)}", keys.folder)
     yield addresses
     remove_sockets(addresses)
-
-
-def free_ports() -> int:
-    for port in range(20_000 + os.getpid() % 9_000, 60_000, 3):
-        try:
-            for each in range(port, port + 3):
-                socket.create_server(("127.0.0.1", each)).close()
-        except OSError:
-            continue
-        return port
-    raise AssertionError("no three free ports")
 
 
 def outside(addresses: Addresses) -> str:
@@ -85,7 +75,7 @@ def test_who_is_trusted_gets_in_and_so_does_this_machine(context: Context, keys:
     client = make_keys(tmp_path / "client")
     trust(keys.folder, "client", client.public.decode())
     trust(client.folder, "server", keys.public.decode())
-    addresses = make_addresses(f"127.0.0.1:{free_ports()}", keys.folder)
+    addresses = make_addresses(f"127.0.0.1:{free_ports(3)}", keys.folder)
     there: Context = zmq.Context()
     approach(there, read_keys(client.folder), "server")
     with (
