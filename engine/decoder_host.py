@@ -64,17 +64,17 @@ class DecoderHost:
         self, server: str, *, decoders: int, keys: Keys, peer: str, moved: Moved, say: Callable[[str], None]
     ) -> None:
         split_address(server)
-        self._server = server
-        self._decoders = decoders
-        self._keys = keys
-        self._peer = peer
-        self._moved = moved
-        self._say = say
-        self._leaving = threading.Event()
+        self.server = server
+        self.decoders = decoders
+        self.keys = keys
+        self.peer = peer
+        self.moved = moved
+        self.say = say
+        self.leaving = threading.Event()
 
     def leave(self) -> None:
         """Ask it to end; safe in a signal handler."""
-        self._leaving.set()
+        self.leaving.set()
 
     def run(self) -> None:
         """Join, and join again whenever the connection is lost, until the run is over or ``leave`` was called.
@@ -82,20 +82,20 @@ class DecoderHost:
         Raises:
             ClipmuxError: the server does not let it in, or cannot use it.
         """
-        self._say(f"waiting for {self._server}")
-        while not self._leaving.is_set():
+        self.say(f"waiting for {self.server}")
+        while not self.leaving.is_set():
             stay = _Stay(self)
             try:
                 over = stay.last()
             finally:
                 stay.end()
             if over:
-                self._say("the run is over")
+                self.say("the run is over")
                 return
-            if not self._leaving.is_set():
-                self._say(f"the connection to {self._server} is lost: joining again")
-                self._leaving.wait(AGAIN_S)
-        self._say("left")
+            if not self.leaving.is_set():
+                self.say(f"the connection to {self.server} is lost: joining again")
+                self.leaving.wait(AGAIN_S)
+        self.say("left")
 
 
 class _Stay:
@@ -108,8 +108,8 @@ class _Stay:
         """It is not there: it only tells decoders whose they are (engine/orphans.py)."""
         self._children: dict[str, Child] = {}
         self._context: Context = zmq.Context()
-        approach(self._context, host._keys, host._peer)
-        self._at = addresses_at(host._server, self._folder, devices=1)
+        approach(self._context, host.keys, host.peer)
+        self._at = addresses_at(host.server, self._folder, devices=1)
         self._link = Link(self._context, self._at.control, self._name)
         self._monitor = self._link.socket.get_monitor_socket(EVENTS)
         self._poller = zmq.Poller()
@@ -119,8 +119,8 @@ class _Stay:
 
     def last(self) -> bool:
         """Work until the run is over (True), or the connection is lost or ``leave`` was called (False)."""
-        self._link.send(Join(socket.gethostname()[:256], self._host._decoders))
-        while not self._host._leaving.is_set():
+        self._link.send(Join(socket.gethostname()[:256], self._host.decoders))
+        while not self._host.leaving.is_set():
             events = dict(self._poller.poll(round(TICK_S * 1000)))
             if self._monitor in events and self._lost():
                 return False
@@ -156,16 +156,16 @@ class _Stay:
         event = parse_monitor_message(self._monitor.recv_multipart())["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._joined = True
-            self._host._say(f"joined {self._host._server}")
+            self._host.say(f"joined {self._host.server}")
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            key = self._host._keys.public.decode()
+            key = self._host.keys.public.decode()
             raise ClipmuxError(
-                f"{self._host._server} does not trust this host: say there 'clipmux keys trust {_own_name()} {key!r}'"
+                f"{self._host.server} does not trust this host: say there 'clipmux keys trust {_own_name()} {key!r}'"
             )
         elif event & UNFINISHED and not self._puzzled:  # it may just be starting, or what is between does not reach it
             self._puzzled = True
-            self._host._say(
-                f"{self._host._server} does not answer as '{self._host._peer}' would: trying again (should that go on, "
+            self._host.say(
+                f"{self._host.server} does not answer as '{self._host.peer}' would: trying again (should that go on, "
                 "compare its key with what 'clipmux keys list' shows there)"
             )
         return bool(event == zmq.EVENT_DISCONNECTED and self._joined)
@@ -185,21 +185,21 @@ class _Stay:
         elif isinstance(message, Failed):
             if self._children:
                 return False
-            raise ClipmuxError(f"{self._host._server} has no use for this host: {message.message}")
+            raise ClipmuxError(f"{self._host.server} has no use for this host: {message.message}")
         elif not isinstance(message, Beat):
             raise MessageError(f"the supervisor sent {type(message).__name__}, which does not belong here")
         return True
 
     def _begin(self, order: Begin) -> None:
         ways = [Way.from_json(way) for way in order.content["clips"]]
-        at = addresses_at(self._host._server, self._folder, devices=len(ways))
+        at = addresses_at(self._host.server, self._folder, devices=len(ways))
         ways = [replace(way, address=address, fd=-1) for way, address in zip(ways, at.clips, strict=True)]
         content = {
             **order.content,
             "clips": [way.to_json() for way in ways],
-            "moved": replace(self._host._moved, base=order.content["base"]).to_json(),
+            "moved": replace(self._host.moved, base=order.content["base"]).to_json(),
         }
-        peer = (str(self._host._keys.folder.resolve()), self._host._peer)
+        peer = (str(self._host.keys.folder.resolve()), self._host.peer)
         setting = Setting(order.name, at, content, peer=peer)
         try:
             child = start_child(DECODER, MODULES[DECODER], setting, log=sys.stderr.buffer)
@@ -216,7 +216,7 @@ class _Stay:
             status = child.reap()
             if status != 0 and not child.stopping:
                 how = describe_exit(status)
-                self._host._say(f"{child.name} {how}")
+                self._host.say(f"{child.name} {how}")
                 self._link.send(Ended(child.name, how, at_fault=status not in (CUT_OFF, ORPHANED)))
 
     def _finish(self) -> None:
