@@ -48,6 +48,8 @@ REPORT_HWM = 256
 FEED_HWM = 256
 STALE_FROM_S = 5.0
 """A younger folder may belong to an engine that is just starting or ending."""
+SHORT_PLACE = Path("/tmp")  # noqa: S108  (mkdir fails if somebody else has made what we make there)
+"""Where sockets are if TMPDIR is too long for them."""
 PATH_MOST = 100
 """Bytes of a Unix socket's path at most (sun_path has 108)."""
 
@@ -109,7 +111,8 @@ def make_folder(addresses: Addresses) -> None:
 
 def remove_stale() -> None:
     """Remove folders of engines that were killed together with all of their children: nobody listens there any more."""
-    for folder in Path(tempfile.gettempdir()).glob("clipmux-*"):
+    places = {Path(tempfile.gettempdir()), SHORT_PLACE}
+    for folder in (folder for place in places for folder in place.glob("clipmux-*")):
         if re.fullmatch(r"clipmux-[0-9a-f]{12}(-ended)?", folder.name) is None:
             continue
         with contextlib.suppress(OSError):  # another's, or just being removed
@@ -145,7 +148,7 @@ def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int 
     name = f"clipmux-{secrets.token_hex(6)}"
     folder = Path(tempfile.gettempdir()) / name
     if len(str(folder)) > PATH_MOST - 10:  # a long TMPDIR: socket paths are short by nature
-        folder = Path("/tmp") / name  # noqa: S108  (mkdir fails if somebody else has made it)
+        folder = SHORT_PLACE / name
 
     def at(name: str) -> str:
         return f"ipc://{folder}/{name}{ports.get(name, '')}"

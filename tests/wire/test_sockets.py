@@ -293,10 +293,12 @@ def test_an_absent_child_is_noticed_and_a_present_one_is_told(context: Context, 
         assert decode_control(received(child)) == Stop()
 
 
+@pytest.mark.parametrize("deep", ["", "d" * 100], ids=["short", "long"])
 def test_what_killed_engines_left_is_removed_and_nothing_else(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deep: str, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / deep).mkdir(exist_ok=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / deep))
     dead, alive, young = (make_addresses() for _ in range(3))
     others = [tmp_path / "clipmux-notes", tmp_path / "clipmux-0123456789ab.old"]
     for folder in others:
@@ -309,6 +311,8 @@ def test_what_killed_engines_left_is_removed_and_nothing_else(
         remove_stale()
         assert not dead.folder.exists()
         assert all(folder.exists() for folder in (alive.folder, young.folder, *others))
+    for addresses in (alive, young):
+        remove_sockets(addresses)
 
 
 # -- a real inference process -----------------------------------------------------------------------------------------
