@@ -76,11 +76,6 @@ class HostingSupervisor(Supervisor):
         """Seats of decoders elsewhere, and who has them."""
         self._far_due: list[tuple[float, int]] = []
 
-    @property
-    def hosts(self) -> list[str]:
-        """Those that are there."""
-        return [host.about for host in self._hosts.values()]
-
     def stop(self) -> list[tuple[str, dict[str, Any]]]:
         for host in self._hosts.values():
             self._send_to(host.name, Stop())

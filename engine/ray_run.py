@@ -90,7 +90,7 @@ class NodeEngine:
         self._coming.put(None)
         if self._supervisor is not None:
             self._supervisor.interrupt()
-        self._thread.join()
+        self._thread.join(FINISH_S)
         return self._figures
 
     def _work(self, config: dict[str, Any]) -> None:

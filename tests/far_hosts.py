@@ -95,7 +95,7 @@ async def relay(port: int, bytes_per_s: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=1500)
+    parser.add_argument("--videos", type=int, default=400)
     parser.add_argument("--down", type=float, default=20.0, help="seconds that a link is down")
     parser.add_argument("--slow", type=float, default=4e6, help="bytes/s of the slow link")
     parser.add_argument("--relay", action="store_true", help=argparse.SUPPRESS)
