@@ -116,10 +116,10 @@ class StatusServer:
     async def _serve(self) -> None:
         """Answer connections, so many at a time; others wait to be accepted, a few, or are refused by the system."""
         free = asyncio.Semaphore(CONNECTIONS)
-        answers: set[asyncio.Task[None]] = set()
+        answers: dict[asyncio.Task[None], socket.socket] = {}
 
         def done(task: asyncio.Task[None]) -> None:
-            answers.discard(task)
+            answers.pop(task).close()  # here, since a task that is cancelled before it begins closes nothing
             free.release()
 
         try:
@@ -127,23 +127,36 @@ class StatusServer:
                 await free.acquire()
                 connection = await self._accept()
                 task = self._loop.create_task(self._answer(connection))
-                answers.add(task)
+                answers[task] = connection
                 task.add_done_callback(done)
         finally:
-            for task in list(answers):
+            open_ones = list(answers)
+            for task in open_ones:
                 task.cancel()
-            await asyncio.gather(*answers, return_exceptions=True)
+            await asyncio.gather(*open_ones, return_exceptions=True)
 
     async def _accept(self) -> socket.socket:
+        """The next connection. Not by ``sock_accept``, which loses the one that it has when it is cancelled."""
         while True:
+            await self._somebody_waits()
             try:
-                return (await self._loop.sock_accept(self._socket))[0]
+                return self._socket.accept()[0]
+            except BlockingIOError:
+                continue
             except OSError as error:  # it went away before it was accepted, or this process is out of descriptors
                 log.warning("a connection for the status was not accepted: %s", error.strerror)
                 await asyncio.sleep(PAGE_EVERY_S)
 
+    async def _somebody_waits(self) -> None:
+        readable = asyncio.Event()
+        self._loop.add_reader(self._socket, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(self._socket)
+
     async def _answer(self, connection: socket.socket) -> None:
-        """One request, one answer, and the connection is closed."""
+        """One request, one answer; then the connection is closed."""
         connection.setblocking(False)
         try:
             await asyncio.wait_for(self._exchange(connection), PATIENCE_S)
@@ -151,8 +164,6 @@ class StatusServer:
             pass  # it went away, or was too slow
         except Exception:
             log.exception("a request for the status met an unexpected error")
-        finally:
-            connection.close()
 
     async def _exchange(self, connection: socket.socket) -> None:
         head = b""

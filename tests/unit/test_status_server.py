@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -135,6 +137,22 @@ def test_closing_does_not_wait_for_those_who_are_connected(observer: Observer) -
         server.close()
     with pytest.raises(ConnectionRefusedError):
         connect(server)
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_closing_leaves_no_connection_open_that_came_at_that_moment(
+    observer: Observer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: lost.append(unraisable.exc_value))
+    for attempt in range(160):  # of 400 attempts one in fifteen lost it
+        server = StatusServer(observer, ("127.0.0.1", 0), stuck_after=30.0)
+        with connect(server):
+            time.sleep(attempt % 8 * 5e-5)
+            server.close()
+    gc.collect()
+    assert lost == []
+    assert "Exception in callback" not in caplog.text
 
 
 @pytest.mark.parametrize(
