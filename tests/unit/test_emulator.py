@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -962,6 +964,74 @@ def test_small_objects(mm: Any, tmp_path: Path) -> None:
         assert profiler.step_end().ok()
     assert profiler.stop().ok()
     assert len(json.loads((tmp_path / "profile" / "profile.json").read_text())["steps"]) == 2
+
+
+# Older Pythons
+
+
+def old_python() -> str:
+    """An interpreter as old as those of vendors' images, with numpy; without one the test is skipped."""
+    check = "import numpy, sys; assert (3, 8) <= sys.version_info < (3, 10)"
+    for name in (os.environ.get("CLIPMUX_OLD_PYTHON", ""), "python3.8", "python3.9"):
+        path = shutil.which(name)  # which may be a shim for nothing
+        if path and subprocess.run([path, "-c", check], capture_output=True, check=False).returncode == 0:
+            return path
+    return pytest.skip("no Python 3.8 or 3.9 with numpy: CLIPMUX_OLD_PYTHON may name one")
+
+
+def test_a_runtime_image_has_an_older_python_and_no_torch(mm: Any, device: Any, onnx_path: str, tmp_path: Path) -> None:
+    program = """
+import os, sys
+import numpy as np
+import magicmind.python.runtime as mm
+
+assert not hasattr(mm, "Builder")
+model = mm.Model()
+assert model.deserialize_from_file(sys.argv[1]).ok()
+assert mm.System().device_count() == 1
+device = mm.Device()
+assert device.active().ok()
+python = os.environ.pop("MAGICMIND_EMULATOR_PYTHON")
+assert model.create_i_engine() is None
+os.environ["MAGICMIND_EMULATOR_PYTHON"] = python + " that is not there"
+assert model.create_i_engine() is None
+os.environ["MAGICMIND_EMULATOR_PYTHON"] = python
+context = model.create_i_engine().create_i_context()
+queue = device.create_queue()
+answers = {}
+for name, clips in np.load(sys.argv[2]).items():
+    inputs, outputs = context.create_inputs(), []
+    assert inputs[0].from_numpy(clips).ok()
+    assert inputs[0].to(device).ok()
+    assert context.enqueue(inputs, outputs, queue).ok()
+    assert queue.sync().ok()
+    answers[name] = outputs[0].asnumpy()
+assert inputs[0].from_numpy(clips[..., :1]).ok()
+assert not context.enqueue(inputs, [], queue).ok()
+np.savez(sys.argv[3], **answers)
+"""
+    python = old_python()
+    run = Runner(mm, built(mm, onnx_path, "force_float16"))
+    given = {f"clips {count}": clips(count, seed=count) for count in (2, 1, 5)}
+    np.savez(tmp_path / "given.npz", **given)
+    files = (Path(onnx_path).with_suffix(".model"), tmp_path / "given.npz", tmp_path / "answers.npz")
+    done = subprocess.run(
+        [python, "-c", program, *files],
+        env={**os.environ, "PYTHONPATH": str(EMULATOR), "MAGICMIND_EMULATOR_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 2
+    assert "MAGICMIND_EMULATOR_PYTHON has to name" in said[0]
+    assert "that is not there" in said[1]
+    answers = np.load(tmp_path / "answers.npz")
+    assert set(answers) == set(given)
+    for name, inputs in given.items():
+        np.testing.assert_array_equal(answers[name], run(inputs))
 
 
 # Faults

@@ -11,6 +11,7 @@ The environment sets up the emulated machine:
 ``MAGICMIND_EMULATOR_ARCH``     their architecture (``mtp_372``)
 ``MAGICMIND_EMULATOR_CLUSTERS`` clusters of one device (8)
 ``MAGICMIND_EMULATOR_REMOTES``  ``host:port,…`` that answer as remote devices, besides the loopback addresses
+``MAGICMIND_EMULATOR_PYTHON``   the interpreter that computes for those which have no torch; it needs onnx, too
 ``MAGICMIND_EMULATOR_FAIL``     faults, see ``magicmind.python.runtime.faults``
 =============================== =============================================================================
 """

@@ -1,5 +1,7 @@
 """``magicmind.python.runtime``, which public programs import as ``mm`` [V]."""
 
+import importlib.util
+
 from ..cc._pywrap_runtime import Dims, ITensor, Status, enums
 from ..cc._pywrap_runtime.enums import (
     Code,
@@ -9,22 +11,14 @@ from ..cc._pywrap_runtime.enums import (
     ModelKind,
     QuantizationAlgorithm,
 )
-from .builder import Builder
-from .builder_config import BuilderConfig
-from .calibrator import CalibDataInterface, Calibrator, RemoteConfig
 from .device import Device, System
 from .engine import Context, Engine
 from .model import Model
-from .network import Network
 from .profiler import Profiler, ProfilerOptions
 from .queue import Queue
 from .tensor import Tensor
 
 __all__ = [
-    "Builder",
-    "BuilderConfig",
-    "CalibDataInterface",
-    "Calibrator",
     "Code",
     "Context",
     "DataType",
@@ -36,14 +30,20 @@ __all__ = [
     "ITensor",
     "Model",
     "ModelKind",
-    "Network",
     "Profiler",
     "ProfilerOptions",
     "QuantizationAlgorithm",
     "Queue",
-    "RemoteConfig",
     "Status",
     "System",
     "Tensor",
     "enums",
 ]
+
+if importlib.util.find_spec("torch"):  # else this is as in a runtime image, without the builder
+    from .builder import Builder
+    from .builder_config import BuilderConfig
+    from .calibrator import CalibDataInterface, Calibrator, RemoteConfig
+    from .network import Network
+
+    __all__ += ["Builder", "BuilderConfig", "CalibDataInterface", "Calibrator", "Network", "RemoteConfig"]

@@ -16,11 +16,12 @@ from ..cc._pywrap_runtime.arguments import need
 from ..cc._pywrap_runtime.enums import DataType
 from . import faults, machine
 from .builder_config import BuilderConfig
+from .executable import output_shapes
 from .graph import Graph, GraphError
 from .model import Model
 from .network import Content, Network
 from .numerics import ANY, Range
-from .program import Port, Program, Shape, output_shapes
+from .program import Port, Program, Shape
 
 
 class Builder:

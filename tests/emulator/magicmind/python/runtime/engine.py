@@ -15,11 +15,13 @@ from ..cc._pywrap_runtime.arguments import need
 from ..cc._pywrap_runtime.enums import Code
 from ..cc._pywrap_runtime.status import failure
 from . import faults, machine
-from .program import Array, Executable
+from .program import Array
 from .queue import Job, Queue
 from .tensor import Tensor
 
 if TYPE_CHECKING:
+    from .elsewhere import Elsewhere
+    from .executable import Executable
     from .model import Model
 
 
@@ -27,14 +29,14 @@ class Engine:
     """Made by ``Model.create_i_engine`` only."""
 
     _model: weakref.ref[Model]
-    _executable: Executable
+    _executable: Executable | Elsewhere
     _device: int
 
     def __init__(self) -> None:
         raise TypeError("Engine: no constructor defined, use Model.create_i_engine()")
 
     @classmethod
-    def _of(cls, model: Model, executable: Executable, device: int) -> Engine:
+    def _of(cls, model: Model, executable: Executable | Elsewhere, device: int) -> Engine:
         engine = cls.__new__(cls)
         engine._model, engine._executable, engine._device = weakref.ref(model), executable, device
         return engine
@@ -116,7 +118,7 @@ class Context:
         readers, targets, executable = list(inputs), list(outputs), self._engine._executable
 
         def publish(results: list[Array]) -> None:
-            for tensor, array in zip(targets, results, strict=True):
+            for tensor, array in zip(targets, results):  # noqa: B905  (one for each output)
                 tensor._set(array)
 
         def release() -> str | None:
@@ -134,7 +136,7 @@ class Context:
         ports = self._engine._executable.program.inputs
         if len(inputs) != len(ports):
             return failure(f"{len(inputs)} inputs, the model has {len(ports)}")
-        for port, tensor in zip(ports, inputs, strict=True):
+        for port, tensor in zip(ports, inputs):  # noqa: B905  (as many)
             if tensor._port is not port:
                 return failure(f"a tensor of another model where '{port.name}' belongs")
             reason = port.refuse(tensor.shape)
@@ -154,7 +156,7 @@ class Context:
             return failure(f"the inputs' shapes do not fit the network ({error})")
         if not outputs:
             outputs.extend(Tensor._of(port) for port in ports)
-        for tensor, shape in zip(outputs, shapes, strict=True):
+        for tensor, shape in zip(outputs, shapes):  # noqa: B905  (one for each output)
             tensor._poison(shape)
         return None
 

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -47,7 +48,7 @@ def strikes(point: str) -> bool:
     fails = False
     for entry in filter(None, plan.split(",")):
         where, when, action = (*entry.split(":"), "fail", "")[:3]
-        if where not in POINTS or not (when == "*" or when.removesuffix("+").isdigit()):
+        if where not in POINTS or not re.fullmatch(r"\*|\d+\+?", when):
             raise ValueError(f"MAGICMIND_EMULATOR_FAIL has {entry!r}: write POINT:WHEN[:ACTION]")
         if where != point or not (
             when == "*" or turn == int(when.rstrip("+")) or (when[-1] == "+" and turn > int(when[:-1]))
@@ -56,7 +57,7 @@ def strikes(point: str) -> bool:
         if action == "hang":
             threading.Event().wait()
         elif action.startswith("delay="):
-            time.sleep(float(action.removeprefix("delay=")))
+            time.sleep(float(action[len("delay=") :]))
         elif action == "fail":
             fails = True
         else:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
 from ..cc._pywrap_runtime import Dims, Status
 from ..cc._pywrap_runtime.arguments import need
 from ..cc._pywrap_runtime.enums import DataType
 from ..cc._pywrap_runtime.status import failure
 from . import faults, machine
 from .engine import Engine
-from .program import Executable, Port, Program, ProgramError
+from .program import Port, Program, ProgramError
+
+if TYPE_CHECKING:
+    from .elsewhere import Elsewhere
+    from .executable import Executable
 
 
 class EngineConfig:
@@ -34,7 +42,8 @@ class Model:
 
     def __init__(self) -> None:
         self._program: Program | None = None
-        self._executable: Executable | None = None
+        self._path = ""
+        self._executable: Executable | Elsewhere | None = None
 
     @classmethod
     def _of(cls, program: Program) -> Model:
@@ -59,7 +68,7 @@ class Model:
         if faults.strikes("deserialize_from_file"):
             return failure("a fault was asked for")
         try:
-            self._program, self._executable = Program.read(path), None
+            self._program, self._path, self._executable = Program.read(path), path, None
         except (OSError, ProgramError) as error:
             return failure(f"cannot read '{path}': {error}")
         return Status.OK()
@@ -81,7 +90,10 @@ class Model:
         if reason is not None:
             return machine.complain("create_i_engine", reason)
         if self._executable is None:
-            self._executable = Executable(self._program)
+            try:
+                self._executable = _executable(self._program, self._path)
+            except OSError as error:
+                return machine.complain("create_i_engine", str(error))
         return Engine._of(self, self._executable, device)
 
     def get_input_num(self) -> int:
@@ -123,6 +135,24 @@ class Model:
     @property
     def _outputs(self) -> tuple[Port, ...]:
         return self._program.outputs if self._program else ()
+
+
+def _executable(program: Program, path: str) -> Executable | Elsewhere:
+    """What computes a program, which was read from ``path`` where this interpreter can build none.
+
+    Raises:
+        OSError: nothing does.
+    """
+    if importlib.util.find_spec("torch"):
+        from .executable import Executable
+
+        return Executable(program)
+    from .elsewhere import Elsewhere  # not before: the other interpreter runs it as its main module
+
+    python = os.environ.get("MAGICMIND_EMULATOR_PYTHON")
+    if not python:
+        raise OSError("there is no torch here: MAGICMIND_EMULATOR_PYTHON has to name an interpreter that has it")
+    return Elsewhere(program, path, python)
 
 
 def _misfit(program: Program) -> str | None:

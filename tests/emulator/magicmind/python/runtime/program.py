@@ -2,34 +2,31 @@
 
 -1 for axes that vary, ``dim_range`` enforced, UINT8 after ``insert_bn_before_firstnode`` with var = std², and inputs
 declared in the layout *after* conversion are [V] or [I, strong]. The file format is the emulator's own: a zip of JSON
-and ONNX.
+and ONNX. What runs it is in executable.py: this file needs neither torch nor onnx.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Tuple  # noqa: UP035
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import torch
-from torch import Tensor
 
 from ..cc._pywrap_runtime.enums import DataType
 from ..common.types import get_numpy_dtype_by_datatype
-from .graph import Graph
-from .numerics import Numerics, Range
+
+if TYPE_CHECKING:
+    from .numerics import Range
 
 FORMAT = "magicmind emulator 1"
 
 Array = npt.NDArray[Any]
-Shape = tuple[int, ...]
+Shape = Tuple[int, ...]  # noqa: UP006  (what runs models works on Python 3.8, too)
 
 
 class ProgramError(Exception):
@@ -68,7 +65,7 @@ class Port:
         """Why a tensor of this shape cannot be used in a call, if it cannot."""
         if len(shape) != len(self.dims):
             return f"'{self.name}' has {len(self.dims)} axes, {list(shape)} has {len(shape)}"
-        for axis, (length, declared) in enumerate(zip(shape, self.dims, strict=True)):
+        for axis, (length, declared) in enumerate(zip(shape, self.dims)):  # noqa: B905  (as many)
             if length < 1 or declared not in (-1, length):
                 return f"'{self.name}' is {list(self.dims)}, not {list(shape)}"
             if self.low is not None and self.high is not None and not self.low[axis] <= length <= self.high[axis]:
@@ -84,20 +81,6 @@ class Port:
     def outward(self, shape: Sequence[int]) -> Shape:
         """A shape in the graph's layout as it is declared."""
         return tuple(shape) if self.layout is None else tuple(shape[axis] for axis in self.layout)
-
-    def enter(self, array: Array) -> Tensor:
-        """What the graph gets of an array: in its layout, normalised, float unless it is of whole numbers by nature."""
-        x = torch.from_numpy(np.ascontiguousarray(array.transpose(self.inward(range(array.ndim)))))
-        if self.mean is not None and self.var is not None:
-            along = (1, -1, *[1] * (x.dim() - 2))
-            return (x.float() - torch.tensor(self.mean).reshape(along)) / torch.tensor(self.var).sqrt().reshape(along)
-        return x
-
-    def leave(self, x: Tensor) -> Array:
-        """An output as an array of the declared layout and type."""
-        array = x.numpy().transpose(self.layout) if self.layout is not None else x.numpy()
-        with np.errstate(all="ignore"):
-            return np.array(array, dtype=self.dtype, order="C")
 
 
 @dataclass(frozen=True)
@@ -162,67 +145,3 @@ class Program:
 def _port(content: dict[str, Any]) -> Port:
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
     return Port(**{**values, "data_type": DataType[content["data_type"]]})
-
-
-class Executable:
-    """A program made ready to run; it may run on several threads at once."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self._graph = Graph(onnx.load_from_string(program.network))
-        self._numerics = Numerics.of(
-            program.precision,
-            granularity=program.granularity,
-            algorithm=program.algorithm,
-            ranges=program.ranges,
-        )
-        self._weights = self._graph.weights(self._numerics)
-        self._elements = [
-            onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type) for v in self._graph.inputs
-        ]
-        self._shapes: dict[tuple[Shape, ...], list[Shape]] = {}
-        self._lock = threading.Lock()
-
-    def shapes(self, shapes: tuple[Shape, ...]) -> list[Shape]:
-        """Declared shapes of the outputs for those of the inputs.
-
-        Raises:
-            Exception: torch's, where they do not fit the graph.
-        """
-        with self._lock:
-            if shapes not in self._shapes:
-                inner = [port.inward(shape) for port, shape in zip(self.program.inputs, shapes, strict=True)]
-                found = output_shapes(self._graph, inner)
-                self._shapes[shapes] = [p.outward(s) for p, s in zip(self.program.outputs, found, strict=True)]
-            return self._shapes[shapes]
-
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Outputs for inputs, both as declared. Torch releases the interpreter's lock meanwhile."""
-        with torch.inference_mode():
-            inputs = [
-                _as_element(port.enter(array), element)
-                for port, array, element in zip(self.program.inputs, arrays, self._elements, strict=True)
-            ]
-            outputs = self._graph.run(inputs, self._numerics, self._weights)
-            return [port.leave(x) for port, x in zip(self.program.outputs, outputs, strict=True)]
-
-
-def _as_element(x: Tensor, element: np.dtype[Any]) -> Tensor:
-    """An input in the type that the graph computes with; half precision is emulated in float32."""
-    kind = np.dtype(np.float32) if element == np.float16 else element
-    return x.to(torch.from_numpy(np.zeros(0, kind)).dtype)
-
-
-def output_shapes(graph: Graph, shapes: Sequence[Sequence[int]]) -> list[Shape]:
-    """Shapes of a graph's outputs for those of its inputs, without computing them.
-
-    Raises:
-        Exception: torch's, where they do not fit the graph.
-    """
-    elements = [onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in graph.inputs]
-    with torch.inference_mode():
-        inputs = [
-            _as_element(torch.empty(0), element).to("meta").new_empty(list(shape))
-            for shape, element in zip(shapes, elements, strict=True)
-        ]
-        return [tuple(x.shape) for x in graph.run(inputs, Numerics(), {})]

@@ -24,7 +24,7 @@ def integers(call: str, values: Any) -> list[int]:
     Raises:
         TypeError: not a sequence of them.
     """
-    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise TypeError(f"{call}(): incompatible function arguments: {values!r} where a list of int is taken")
     try:
         return [index(value) for value in values]
