@@ -2,16 +2,17 @@
 
     python tests/soak.py --minutes 60
 
-Videos never end; every few seconds memory (PSS) and open descriptors of each process are looked at. After a warm-up, a
-fifth of the time, there may not be more descriptors in the second half than in the first, and the slope of a line
-through the memory of all processes must be within what the scatter of the looks explains, or below 1% of it over the
-whole time.
+Videos never end; every few seconds memory (PSS without mapped files) and open descriptors of each process are looked
+at. After a warm-up, a fifth of the time, there may not be more descriptors in the second half than in the first, and
+the slope of a line through the memory of all processes must be within what the scatter of the looks explains, or below
+1% of it over the whole time.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from clipmux.bench.videos import write_short_videos
-from clipmux.bench.watch import proportional_size, resident_size
+from clipmux.bench.watch import own_size, resident_size
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.model import read_model
 from clipmux.engine.supervisor import Progress, Supervisor
@@ -55,7 +56,7 @@ class Watch:
         self.times.append(now)
         pids = {"supervisor": os.getpid(), **{child.name: child.process.pid for child in self.supervisor.processes}}
         for name, pid in pids.items():
-            self.memory.setdefault(name, []).append(proportional_size(pid) or resident_size(pid) or 0)
+            self.memory.setdefault(name, []).append(own_size(pid) or resident_size(pid) or 0)
             self.descriptors.setdefault(name, []).append(len(os.listdir(f"/proc/{pid}/fd")))  # noqa: PTH208
 
 
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--series", type=Path, help="File to write what was looked at to, as JSON.")
     asked = parser.parse_args()
     seconds = 60 * asked.minutes
     model = read_model(asked.model)
@@ -107,6 +109,8 @@ def main() -> None:
         f"{took / 60:.1f} minutes, {progress.done} videos, {progress.clips} clips, {progress.clips / took:.0f} clips/s"
     )
     print(f"{progress.failed} failed, {progress.restarts} restarts, {len(watch.times)} looks")
+    if asked.series is not None:
+        asked.series.write_text(json.dumps({"times": watch.times, "memory": watch.memory}))
     sys.exit(judge(watch) or progress.failed > 0 or progress.restarts > 0)
 
 
