@@ -148,6 +148,7 @@ clean:
 	$(PIP) install --no-deps --force-reinstall .
 	touch $@
 
-.venv/checks: .venv/needed
+.venv/checks: .venv/needed tests/old_python.py
 	$(PIP) install --constraint constraints.txt '.[torch,quantize,parquet,live,mqtt,dev]'
+	$(BIN)/python tests/old_python.py .venv/old
 	touch $@

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from clipmux.workers.sources import Video, list_videos, video_at
 
 from .config import EngineConfig
+from .inference_elsewhere import kind_of_run
 from .model import read_model
 from .prediction import Prediction
 from .supervisor import Supervisor
@@ -136,7 +137,7 @@ class Engine:
         if self._supervisor is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="clipmux-log-")
             log_file = Path(self._scratch.name) / "children.log"
-            self._supervisor = Supervisor(self._config, self._model, run_folder=None, log_file=log_file)
+            self._supervisor = kind_of_run(self._config)(self._config, self._model, run_folder=None, log_file=log_file)
             self._supervisor.start()
         return self._supervisor
 

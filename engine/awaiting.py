@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import EngineConfig
+from .inference_elsewhere import kind_of_watch
 from .live import EVENTS_MOST, LiveSupervisor
 from .model import ModelFolder
 from .processes import Interrupted
@@ -27,7 +28,7 @@ async def watch(
         ClipmuxError: streams cannot be watched, or no longer.
     """
     with tempfile.TemporaryDirectory(prefix="clipmux-log-") as scratch:
-        supervisor = LiveSupervisor(config, live, model, streams, log_file=Path(scratch) / "live.log")
+        supervisor = kind_of_watch(config)(config, live, model, streams, log_file=Path(scratch) / "live.log")
         events = _Events()
         thread = threading.Thread(target=_run, args=(supervisor, events), name="clipmux-live")
         thread.start()

@@ -95,7 +95,7 @@ def main(module: str, told: dict[str, Any]) -> None:
         link.send(Failed(str(error), usage=isinstance(error, UsageError)))
         status = 1
     except Exception as error:
-        if setting.peer is None and not setting.addresses.folder.exists():
+        if setting.addresses.gone:
             os._exit(ORPHANED)  # the first to hear of the supervisor's death has removed it, whatever the error says
         log.exception("an unexpected error ends this process")
         link.send(Failed(f"{type(error).__name__}: {error} (the log has more)"[:4000]))

@@ -47,7 +47,7 @@ REAP_S = 5.0
 class Child:
     """One child process and what is known of it.
 
-    One that a host elsewhere started (engine/hosts.py) has neither ``process`` nor ``sentinel``: -1 stands there.
+    One that a host elsewhere started (engine/hosting.py) has neither ``process`` nor ``sentinel``: -1 stands there.
     """
 
     role: str

@@ -18,6 +18,7 @@ from clipmux.build.cli import build_app
 
 from .errors import UsageError
 from .exits import exits
+from .inference_options import CONNECT, KEYS, LISTEN, MODEL, SERVER, STAY
 from .keys_cli import keys_app
 
 RUN_EXAMPLES = """
@@ -61,6 +62,18 @@ Examples:
   clipmux decode --connect 10.0.0.7:7600 --workers 8 --moved /data/videos=/mnt/videos
 
 Exit status: 0 the run is over, or SIGINT or SIGTERM came; 2 wrong usage; 1 the server does not let this host in.
+"""
+
+SERVE_INFERENCE_EXAMPLES = """
+Examples:
+
+  clipmux run videos/ --model model --device mlu:0 --inference-at ipc:///run/clipmux/engine --output runs/first
+
+  clipmux serve-inference --pack clipmux-inference.pyz
+
+  python3 clipmux-inference.pyz --connect ipc:///run/clipmux/engine --model /models/model
+
+The last one is for the container, which has the folder /run/clipmux too.
 """
 
 WORKERS = "Decoder processes: a number, or auto: as many as the device turns out to need, up to one per core."
@@ -127,6 +140,15 @@ MetricsAllowRemote = Annotated[
 ]
 StuckAfter = Annotated[float, typer.Option(help="Seconds without progress after which /healthz calls a stage stuck.")]
 LogFormat = Annotated[str, typer.Option(help="Of the log: text, or json (a line of JSON per event).")]
+
+
+InferenceAt = Annotated[
+    str,
+    typer.Option(
+        help="Inference joins there: ipc:///FOLDER or tcp://HOST:PORT (see 'clipmux serve-inference').",
+        metavar="ADDRESS",
+    ),
+]
 
 
 def _classify(
@@ -203,9 +225,11 @@ def _classify(
         str, typer.Option(help="Let decoders of other hosts join there (see 'clipmux decode').", metavar="HOST:PORT")
     ] = "",
     keys: Annotated[
-        Path | None, typer.Option(help="Folder of keys for --bind; ~/.config/clipmux/keys unless given.")
+        Path | None,
+        typer.Option(help="Folder of keys for --bind and --inference-at; ~/.config/clipmux/keys unless given."),
     ] = None,
     decoders: Annotated[int, typer.Option(help="How many decoders of other hosts may join at --bind.")] = 64,
+    inference_at: InferenceAt = "",
     metrics: Metrics = "",
     metrics_allow_remote: MetricsAllowRemote = False,
     stuck_after: StuckAfter = 30.0,
@@ -250,6 +274,7 @@ def _classify(
         bind=bind,
         keys=str(keys.resolve()) if keys else "",
         far_decoders=decoders if bind else 0,
+        inference_at=inference_at,
         segments=segments,
         enter=enter,
         leave=leave,
@@ -391,6 +416,31 @@ def decode(
     )
 
 
+@app.command("serve-inference", epilog=SERVE_INFERENCE_EXAMPLES, short_help="Inference for an engine elsewhere.")
+@exits
+def serve_inference(
+    connect: Annotated[str, typer.Option(help=CONNECT, metavar="ADDRESS")] = "",
+    model: Annotated[str, typer.Option(help=MODEL, metavar="FOLDER")] = "",
+    listen: Annotated[str, typer.Option(help=LISTEN, metavar="HOST:PORT")] = "",
+    keys: Annotated[str, typer.Option(help=KEYS, metavar="FOLDER")] = "",
+    server: Annotated[str, typer.Option(help=SERVER, metavar="NAME")] = "",
+    stay: Annotated[bool, typer.Option("--stay", help=STAY)] = False,
+    pack: Annotated[
+        Path | None, typer.Option(help="Write this command as one file for Python 3.8 and later, and end.")
+    ] = None,
+) -> None:
+    """Have the devices of an engine that runs outside this container, or on another machine.
+
+    With --pack it becomes a file that an older Python executes, with numpy, pyzmq and msgpack alone. Ctrl-C leaves; the
+    run waits until it is back."""
+    from . import inference_host
+
+    if pack is not None:
+        inference_host.pack(pack)
+    else:
+        inference_host.run_inference_host(connect, model=model, listen=listen, keys=keys, server=server, stay=stay)
+
+
 def _listed(inputs: list[str], annotations: Path | None, root: Path | None, subset: str, names: str) -> Any:
     from clipmux.workers.sources import list_annotated, list_videos
 
@@ -468,6 +518,11 @@ def live(
         str,
         typer.Option(help="Cameras may only read, compute and reach their source: auto (as far as it goes), on, off."),
     ] = "auto",
+    inference_at: InferenceAt = "",
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Folder of keys for --inference-at tcp://…; ~/.config/clipmux/keys unless given."),
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="File to log to; else only a failure leaves a log.")] = None,
     metrics: Metrics = "",
     metrics_allow_remote: MetricsAllowRemote = False,
@@ -505,6 +560,8 @@ def live(
                 clip_memory=clip_memory,
                 decoder_bytes=camera_memory << 20,
                 jail=jail,
+                keys=str(keys.resolve()) if keys else "",
+                inference_at=inference_at,
             ),
             LiveConfig(
                 model=folder,

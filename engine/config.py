@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from .errors import UsageError
 from .guards import GUARDS, Guards
 from .jail import AUTO, JAILS, Jail
 from .model import ModelFolder
+from .sockets import split_address
 from .streams import DEFAULT_RATE
 
 MAX_BATCH = 64
@@ -103,6 +105,8 @@ class EngineConfig:
         bind: ``HOST:PORT`` at which other machines may reach the engine's sockets too, with keys; nothing: none may.
         keys: the folder of those keys; nothing: the user's own (see engine/keys.py).
         far_decoders: decoders of other hosts that may join at ``bind``; clips then travel through the socket.
+        inference_at: where inference joins that is started elsewhere, in a container say: ``ipc://FOLDER`` (of the
+            engine's sockets, made for it), or ``tcp://HOST:PORT``, with keys; nothing: it is started here.
         segments: find from when to when each label holds; clips are then sampled in time, as of a live stream.
         enter: a label's smoothed score from which a segment starts.
         leave: the score below which it ends.
@@ -136,6 +140,7 @@ class EngineConfig:
     bind: str = ""
     keys: str = ""
     far_decoders: int = 0
+    inference_at: str = ""
     segments: bool = False
     enter: float = 0.6
     leave: float = 0.4
@@ -170,6 +175,7 @@ class EngineConfig:
         need(self.clip_memory in CLIP_MEMORIES, "--clip-memory", self.clip_memory, f"give {', '.join(CLIP_MEMORIES)}")
         far = "leave it out where decoders of other hosts may join: their clips come through the socket"
         need(not (self.far_decoders and self.clip_memory == "shared"), "--clip-memory", self.clip_memory, far)
+        self._check_inference_at()
         need(self.decoder_bytes >= 256 << 20, "--decoder-memory", self.decoder_bytes >> 20, "give at least 256 MiB")
         need(self.jail in JAILS, "--jail", self.jail, f"give one of {', '.join(JAILS)}")
         need(0 < self.enter <= 1, "--enter", self.enter, "give a score above 0, up to 1")
@@ -178,6 +184,21 @@ class EngineConfig:
         need(1 <= self.smooth <= 1000, "--smooth", self.smooth, "give 1 to 1000 clips")
         need(0 <= self.frame_rate <= 1000, "--frame-rate", self.frame_rate, "give frames per second, up to 1000")
         self._check_devices()
+
+    def _check_inference_at(self) -> None:
+        at = self.inference_at
+        if not at:
+            return
+        if re.fullmatch(r"ipc:///.+", at) is None:
+            if not at.startswith("tcp://"):
+                raise UsageError(f"--inference-at is '{at}': give ipc:///FOLDER or tcp://HOST:PORT")
+            split_address(at)
+        if self.bind:
+            raise UsageError(f"--inference-at is '{at}' beside --bind '{self.bind}': give one of them")
+        if self.clip_memory == "shared":
+            raise UsageError(
+                "--clip-memory is 'shared' beside --inference-at: leave it out, the socket is the only way"
+            )
 
     def _check_devices(self) -> None:
         devices = self.devices
@@ -254,7 +275,7 @@ class EngineConfig:
     def jail_of(self, role: str) -> Jail:
         """What a process of this role keeps: those that decode little, those that know a driver nearly everything."""
         if role in ("decoder", "camera"):
-            return Jail(self.jail, self.decoder_bytes, network=role == "camera")
+            return Jail(self.jail, self.decoder_bytes, network=role == "camera" or self.inference_at.startswith("tcp:"))
         return Jail(privileges=role == "inference" and not on_cpu(self.devices[0]))
 
     def sampling_rate(self, model: ModelFolder) -> float:

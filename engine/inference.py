@@ -18,11 +18,11 @@ from .clips import ClipReceiver, Way
 from .config import AHEAD, EngineConfig
 from .control import BEAT_EVERY_S, Link, expect
 from .device import Device, Result
-from .errors import ClipmuxError
+from .errors import ClipmuxError, UsageError
 from .fair import FairBatcher
 from .histogram import Histogram
 from .messages import Clip, Drops, Expect, Goodbye, Hello, Scores, Stop, Streams
-from .model import read_model
+from .model import ModelFolder, read_model
 from .sockets import Context, push_reports, send_waiting
 from .stages import Stages
 from .streams import LiveConfig
@@ -45,11 +45,20 @@ def run(setting: Setting, context: Context, link: Link) -> None:
     inference.run()
 
 
+def _the_model(config: EngineConfig, setting: Setting) -> ModelFolder:
+    """The model folder; where this process was started elsewhere, it must be the one that the engine has."""
+    model = read_model(config.model)
+    there = setting.content.get("same_model")
+    if there is not None and model.to_json() != there:
+        raise UsageError(f"'{model.path}' is another model than the run's '{there['name']}': give it with --model")
+    return model
+
+
 class Inference:
     """Receive → batch → infer → score → send, as four steps of one loop that never waits for one of them alone."""
 
     def __init__(self, config: EngineConfig, setting: Setting, context: Context, link: Link) -> None:
-        model = read_model(config.model)
+        model = _the_model(config, setting)
         device = self._name = config.devices[setting.content["device"]]
         keep_to_cores(device)
         name = choose(config.backend, device, model.target)

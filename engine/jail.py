@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Tuple  # noqa: UP035
 
 from .errors import UsageError
 from .orphans import ORPHANED, end_the_others
@@ -306,7 +306,7 @@ _NUMBER_AT, _ARCH_AT, _ARGUMENT_AT = 0, 4, 16
 """Offsets in struct seccomp_data; of the first argument its lower half, both machines being little-endian."""
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 
-Instruction = tuple[int, int, int, int]
+Instruction = Tuple[int, int, int, int]  # noqa: UP006  (see messages.py)
 """Code, how many to skip if true, how many if false, k."""
 
 

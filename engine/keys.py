@@ -127,6 +127,20 @@ def read_keys(folder: Path) -> Keys:
     return Keys(folder, public, secret, trusted)
 
 
+def the_peer(keys: Keys, name: str) -> str:
+    """The name of who is to be connected to: this one, or the only one that is trusted.
+
+    Raises:
+        UsageError: there is none, or it is not said which.
+    """
+    names = sorted(keys.trusted.values())
+    if not names:
+        raise UsageError(f"'{keys.folder}' trusts nobody: say the server's key with 'clipmux keys trust NAME KEY'")
+    if not name and len(names) > 1:
+        raise UsageError(f"'{keys.folder}' trusts {len(names)} machines: say with --server which one it is")
+    return name or names[0]
+
+
 def _trusted(folder: Path, name: str) -> Path:
     return folder / TRUSTED / f"{name}.public"
 

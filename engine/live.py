@@ -168,11 +168,11 @@ class LiveSupervisor(Processes):
             ClipmuxError: a process did not start.
         """
         self._open()
-        self._start_child(INFERENCE, 0)
+        self._start_inference(0)
         self._start_child(WATCHER)
         if self._http is not None:
             self._start_child(PAGE)
-        while not all(child.ready for child in self._children.values()):
+        while not (self._ready(INFERENCE) and all(child.ready for child in self._children.values())):
             self._turn()
         for config in self._asked:
             self._add(config)
@@ -339,7 +339,7 @@ class LiveSupervisor(Processes):
         scheme = stream.config.scheme
         jail = dataclasses.replace(
             self._config.jail_of(CAMERA),
-            network=scheme not in ("file", "device"),
+            network=scheme not in ("file", "device") or self._config.inference_at.startswith("tcp:"),
             devices=(stream.config.url,) if scheme == "device" else (),
         )
         child = self._start_child(

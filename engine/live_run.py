@@ -20,6 +20,7 @@ from rich.status import Status
 
 from .config import EngineConfig
 from .errors import UsageError
+from .inference_elsewhere import kind_of_watch
 from .live import LiveSupervisor, Stream
 from .logs import log_supervisor
 from .messages import CONNECTING, ENDED, LIVE, RECONNECTING, STALLED
@@ -77,7 +78,12 @@ def watch_streams(
     streams = listed()
     _warn_of_secrets(sources, console)
     with _log_at(log_file, observer.log_format) as log_path:
-        supervisor = LiveSupervisor(config, live, model, streams, log_file=log_path, http=http, observer=observer)
+        kind = kind_of_watch(config)
+        supervisor = kind(config, live, model, streams, log_file=log_path, http=http, observer=observer)
+        if config.inference_at:
+            console.print(
+                f"inference joins with: clipmux serve-inference --connect {config.inference_at}", soft_wrap=True
+            )
         if observer.shown_at:
             log.info("metrics and health are shown at %s", observer.shown_at)
             console.print(f"{observer.shown_at}/metrics and /healthz show how it goes", highlight=False, soft_wrap=True)

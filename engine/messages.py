@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -404,8 +404,29 @@ class Join:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """Inference host to supervisor, once: it would have the devices.
+
+    Args:
+        host: what its people call it.
+        clips: ``HOST:PORT`` where the first device takes clips, the others at the ports after that; nothing where that
+            is in the folder of the engine's sockets.
+        key: its public key, where it listens.
+    """
+
+    host: str
+    clips: str = ""
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        _text("host", self.host, 256)
+        _text("clips", self.clips, 256)
+        _text("key", self.key, 64)
+
+
+@dataclass(frozen=True)
 class Begin:
-    """Supervisor to decoder host: start a decoder of this name, told this."""
+    """Supervisor to a host elsewhere: start a process of this name, told this."""
 
     name: str
     content: dict[str, Any]
@@ -417,7 +438,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class End:
-    """Supervisor to decoder host: kill the decoder of this name."""
+    """Supervisor to a host elsewhere: kill the process of this name."""
 
     name: str
 
@@ -427,7 +448,7 @@ class End:
 
 @dataclass(frozen=True)
 class Ended:
-    """Decoder host to supervisor: a decoder has ended without being asked to.
+    """A host elsewhere to the supervisor: a process has ended without being asked to.
 
     ``how`` is the end of a sentence about it. ``at_fault``: what it was decoding may have brought it down.
     """
@@ -463,16 +484,17 @@ def _plain(name: str, value: object) -> None:
         raise MessageError(f"{name} is not a mapping with text keys")
 
 
-ForChildren = Assign | Expect | Streams | Totals | Stop
-OfChildren = Hello | Failed | Next | Opened | Beat | Done | Happened | Goodbye
-Hosting = Join | Begin | End | Ended
-Control = ForChildren | OfChildren | Hosting
+# Union, not |: inference in a vendor's container runs an older Python (engine/inference_host.py).
+ForChildren = Union[Assign, Expect, Streams, Totals, Stop]  # noqa: UP007
+OfChildren = Union[Hello, Failed, Next, Opened, Beat, Done, Happened, Goodbye]  # noqa: UP007
+Hosting = Union[Join, Offer, Begin, End, Ended]  # noqa: UP007
+Control = Union[ForChildren, OfChildren, Hosting]  # noqa: UP007
 """What passes between the supervisor and its children, and the hosts of those that are elsewhere."""
 
-Report = Scores | VideoEnd | VideoFailed
+Report = Union[Scores, VideoEnd, VideoFailed]  # noqa: UP007
 """What the collector receives."""
 
-LiveReport = Scores | StreamState | Thumbnail | Drops
+LiveReport = Union[Scores, StreamState, Thumbnail, Drops]  # noqa: UP007
 """What the watcher receives."""
 
-Message = Control | Report | LiveReport | Clip | Placed | Claim | Grant
+Message = Union[Control, Report, LiveReport, Clip, Placed, Claim, Grant]  # noqa: UP007

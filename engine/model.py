@@ -98,6 +98,26 @@ class ModelFolder:
     def network_path(self) -> Path:
         return self.path / self.network
 
+    def to_json(self) -> dict[str, Any]:
+        """What ``model.json`` holds."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "network": self.network,
+            "sha256": self.sha256,
+            "classes": len(self.labels),
+            "labels": list(self.labels),
+            "clip": {"frames": self.frames, "height": self.height, "width": self.width},
+            "layout": self.layout,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "target": self.target,
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "provenance": self.provenance,
+            **({} if self.frame_rate is None else {"frame_rate": self.frame_rate}),
+        }
+
 
 def demo_folder() -> Path:
     """The folder of the small model bundled with the package."""
@@ -136,23 +156,7 @@ def write_model(model: ModelFolder) -> ModelFolder:
         ModelError: what would be written could not be read back.
     """
     model = dataclasses.replace(model, sha256=file_sha256(model.network_path))
-    content = {
-        "format": FORMAT,
-        "name": model.name,
-        "network": model.network,
-        "sha256": model.sha256,
-        "classes": len(model.labels),
-        "labels": list(model.labels),
-        "clip": {"frames": model.frames, "height": model.height, "width": model.width},
-        "layout": model.layout,
-        "mean": list(model.mean),
-        "std": list(model.std),
-        "target": model.target,
-        "precision": model.precision,
-        "compiled": model.compiled,
-        "provenance": model.provenance,
-        **({} if model.frame_rate is None else {"frame_rate": model.frame_rate}),
-    }
+    content = model.to_json()
     _from_json(model.path, content)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (model.path / "model.json").write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import zmq
 
-from .child import Setting
+from .child import CUT_OFF, Setting
 from .children import CLIP_ROLES, COLLECTOR, DECODER, INFERENCE, MODULES, Child, describe_exit, spawn_child
 from .clip_memory import ClipMemory, Layout
 from .clips import Way
@@ -30,7 +30,17 @@ from .messages import Control, Failed, Goodbye, Hello, Stop, quoted
 from .model import ModelFolder
 from .observer import Observer
 from .restarts import MOST, Restarts
-from .sockets import Context, Socket, make_folder, name_addresses, push_reports, remove_sockets, remove_stale, router
+from .sockets import (
+    Addresses,
+    Context,
+    Socket,
+    make_folder,
+    name_addresses,
+    push_reports,
+    remove_sockets,
+    remove_stale,
+    router,
+)
 from .wire import decode_control, encode
 
 log = logging.getLogger(__name__)
@@ -175,9 +185,9 @@ class Processes(ABC):
         """
         log.info("decoders are jailed: %s", check_jail(self._config.jail))
         keys = Path(self._config.keys) if self._config.keys else default_folder()
-        self._addresses = name_addresses(self._config.bind, keys, devices=len(self._config.devices))
+        self._addresses = self._name_addresses(keys)
         self._context = zmq.Context()
-        self._sockets_open = False
+        self._folder_made = self._sockets_open = False
         self._poller = zmq.Poller()
         self._log: BinaryIO = self._log_file.open("ab")
         # The kernel wakes children at the end of the *thread* that started them: this one lives as long as they may.
@@ -193,6 +203,10 @@ class Processes(ABC):
         self._oom_kills = oom_kills()
         self._take_clip_memory()
 
+    def _name_addresses(self, keys: Path) -> Addresses:
+        """Where the sockets are to be."""
+        return name_addresses(self._config.bind, keys, devices=len(self._config.devices))
+
     def _open_sockets(self) -> None:
         """Make their folder and open them, once the first child is there to remove it, should this process be killed.
 
@@ -203,6 +217,7 @@ class Processes(ABC):
         remove_stale()
         try:
             make_folder(self._addresses)
+            self._folder_made = True
         except OSError as error:
             raise UsageError(f"no folder for sockets can be made ({error}): let TMPDIR name a local one") from None
         self._control: Socket = router(self._context, self._addresses.control)
@@ -346,8 +361,8 @@ class Processes(ABC):
         """
         asked = self._config.clip_memory
         self._memories, self._clip_memory = [], "socket"
-        if self._config.far_decoders:
-            asked = "socket"  # which is the only way from another machine
+        if self._config.far_decoders or self._config.inference_at:
+            asked = "socket"  # which is the only way to another machine, or into a container
         if asked != "socket":
             layout, devices = self._clip_layout(), len(self._config.devices)
             try:
@@ -375,7 +390,8 @@ class Processes(ABC):
         ways = self._ways(role, seat)
         content = {**self._content(role, seat, ways), **besides}
         fds = [fd for fd in (*(way.fd for way in ways), self.observer.trace_fd) if fd >= 0]
-        setting = Setting(name, self._addresses, content, self.observer.log_format, self.observer.trace_fd)
+        observer = self.observer
+        setting = Setting(name, self._addresses, content, observer.log_format, observer.trace_fd, self._peer_of(role))
         start = self._starter.submit(spawn_child, role, self._modules[role], setting, log=self._log, pass_fds=fds)
         try:
             child = start.result()
@@ -396,6 +412,18 @@ class Processes(ABC):
         self._poller.register(child.sentinel, zmq.POLLIN)
         log.info("%s started as process %d", name, child.pid)
         return child
+
+    def _start_inference(self, device: int) -> None:
+        """Start the inference process of a device."""
+        self._start_child(INFERENCE, device)
+
+    def _start_again(self, role: str, seat: int) -> None:
+        """Start what ``_restart`` has put off."""
+        self._start_child(role, seat)
+
+    def _peer_of(self, role: str) -> tuple[str, str] | None:  # noqa: ARG002  (usually all are of this machine)
+        """Whom a process of this role also reaches over TCP: see ``Setting``."""
+        return None
 
     def _content(self, role: str, seat: int, ways: Sequence[Way]) -> dict[str, Any]:
         """What a process is told."""
@@ -434,6 +462,7 @@ class Processes(ABC):
         if child.stopping:
             return
         how = child.overdue or child.last_words or describe_exit(status)
+        child.blameless = child.blameless or status == CUT_OFF
         if status == -signal.SIGKILL and child.killed is None and (kills := oom_kills()) > self._oom_kills:
             self._oom_kills = kills
             how += ", as it seems by the kernel for want of memory (fewer --workers or less --queue-memory need less)"
@@ -474,7 +503,7 @@ class Processes(ABC):
         due = [start for start in self._due if start[0] <= now]
         for start in due:
             self._due.remove(start)
-            self._start_child(start[1], start[2])
+            self._start_again(start[1], start[2])
 
     def _give_up(self, child: Child, why: str) -> None:
         """Kill a child that will not go on by itself; its end is noticed like any other's."""
@@ -526,7 +555,8 @@ class Processes(ABC):
     def _close(self) -> None:
         if self._context is None:
             return
-        remove_sockets(self._addresses)  # first: from now on there is no child to do it, should this process be killed
+        if self._folder_made:  # first: from now on there is no child to do it, should this process be killed
+            remove_sockets(self._addresses)
         if self._sockets_open:
             self._control.close()
             self._reports.close(linger=0)

@@ -204,7 +204,11 @@ class RayRun:
         Raises:
             UsageError: there is no such cluster, or it cannot do what was asked for.
         """
-        for option, given in (("--segments", self._config.segments), ("--bind", self._config.bind)):
+        for option, given in (
+            ("--segments", self._config.segments),
+            ("--bind", self._config.bind),
+            ("--inference-at", self._config.inference_at),
+        ):
             if given:
                 raise UsageError(f"{option} was given, which a run on Ray does not have: leave it out")
         if self._observer is not None and (self._observer.shown_at or self._observer.traces):

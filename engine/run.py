@@ -18,7 +18,7 @@ from clipmux.workers.sources import Listing
 
 from .config import EngineConfig
 from .errors import ClipmuxError
-from .hosts import HostingSupervisor
+from .inference_elsewhere import kind_of_run
 from .logs import log_supervisor
 from .model import ModelFolder, read_model
 from .observer import Observer
@@ -72,7 +72,7 @@ def run_videos(
         todo = [video for video in listing.videos if video.video_id not in before]
         resumed = len(listing.videos) - len(todo)
         config = config.for_videos(len(todo), model)
-        kind = kind or (HostingSupervisor if config.far_decoders else Supervisor)
+        kind = kind or kind_of_run(config)
         supervisor: Supervisor = kind(config, model, run_folder=output, log_file=folder.log, observer=observer)
         _say_what_is_done(listing, resumed, output, console)
         if observer.shown_at:
@@ -80,6 +80,10 @@ def run_videos(
             console.print(f"{observer.shown_at}/metrics and /healthz show how it goes", highlight=False, soft_wrap=True)
         if config.far_decoders:
             console.print(f"decoders of other hosts join with: clipmux decode --connect {config.bind}", soft_wrap=True)
+        if config.inference_at:
+            console.print(
+                f"inference joins with: clipmux serve-inference --connect {config.inference_at}", soft_wrap=True
+            )
         start = time.monotonic()
         try:
             with _interrupts(supervisor), ProgressLine(console, len(todo)) as line:

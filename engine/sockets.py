@@ -75,8 +75,13 @@ class Addresses:
 
     @property
     def folder(self) -> Path:
-        """The folder that the sockets are in."""
-        return Path(self.feed.removeprefix("ipc://")).parent
+        """The folder that the sockets are in; of a process that a host elsewhere started: one of that host."""
+        return _folder(self.feed)
+
+    @property
+    def gone(self) -> bool:
+        """The engine has removed its sockets, as far as that can be seen from here."""
+        return self.control.startswith("ipc://") and not _folder(self.control).exists()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -109,6 +114,19 @@ def make_folder(addresses: Addresses) -> None:
     addresses.folder.chmod(stat.S_IRWXU)
 
 
+def _clear(folder: Path) -> None:
+    """Remove what an engine that was killed has left in a folder that it was told to have.
+
+    Raises:
+        UsageError: it is something else, or in use.
+    """
+    if _listens(folder / "control"):
+        raise UsageError(f"'{folder}' has the sockets of an engine that runs: give another folder that is not there")
+    if folder.is_symlink() or not folder.is_dir() or not all(path.is_socket() for path in folder.iterdir()):
+        raise UsageError(f"'{folder}' is no folder of sockets: give one that is not there")
+    shutil.rmtree(folder)
+
+
 def remove_stale() -> None:
     """Remove folders of engines that were killed together with all of their children: nobody listens there any more."""
     places = {Path(tempfile.gettempdir()), SHORT_PLACE}
@@ -126,7 +144,7 @@ def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
+        except (ConnectionRefusedError, FileNotFoundError, NotADirectoryError):
             return False
     return True
 
@@ -154,6 +172,34 @@ def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int 
         return f"ipc://{folder}/{name}{ports.get(name, '')}"
 
     return Addresses(at("control"), at("reports"), at("feed"), tuple(map(at, clips)))
+
+
+def own_addresses_in(folder: Path, *, devices: int) -> Addresses:
+    """``addresses_in``, for the engine itself: the folder is not there yet, or not any more.
+
+    Raises:
+        UsageError: it is something else, in use, or too long.
+    """
+    addresses = addresses_in(folder, devices=devices)
+    try:
+        if folder.exists():
+            _clear(folder)
+    except OSError as error:
+        raise UsageError(f"'{folder}' cannot be had for sockets ({error.strerror}): give another folder") from None
+    return addresses
+
+
+def addresses_in(folder: Path, *, devices: int) -> Addresses:
+    """The sockets of an engine that was told where to have them.
+
+    Raises:
+        UsageError: the path is too long.
+    """
+    if len(os.fsencode(folder)) > PATH_MOST - 10:
+        raise UsageError(f"'{folder}' is too long for sockets ({PATH_MOST - 10} bytes at most): give a shorter path")
+    names = ("control", "reports", "feed", *(f"clips-{number}" for number in range(devices)))
+    at = [f"ipc://{folder}/{name}" for name in names]
+    return Addresses(at[0], at[1], at[2], tuple(at[3:]))
 
 
 def addresses_at(server: str, folder: Path, *, devices: int) -> Addresses:
@@ -189,6 +235,19 @@ def _ports(outside: str, keys: Path | None, names: Sequence[str]) -> dict[str, s
         raise UsageError(f"listening at '{outside}' needs keys: make them with 'clipmux keys new'")
     read_keys(keys)  # that they can be used is found out now, not by the first process that listens
     return {name: f"{OUTSIDE}{host}:{first + index}{KEYS}{keys}" for index, name in enumerate(names)}
+
+
+def outside_only(server: str, keys: Path, *, devices: int) -> tuple[str, ...]:
+    """What to bind so that other machines alone reach it, a port for each device from that of ``server`` on.
+
+    Raises:
+        UsageError: that is not an address, or there are no keys for it.
+    """
+    return tuple(_ports(server, keys, [str(number) for number in range(devices)]).values())
+
+
+def _folder(address: str) -> Path:
+    return Path(address[len("ipc://") :]).parent
 
 
 def _inside(address: str) -> str:
@@ -287,7 +346,8 @@ def _bind(context: Context, kind: int, address: str, options: Mapping[Any, Any])
         # Every user of a machine can connect to its loopback address too.
         raise UsageError(f"'{address}' cannot be bound without keys: make them with 'clipmux keys new'")
     socket = _socket(context, kind, options)
-    socket.bind(inside)
+    if inside:
+        socket.bind(inside)
     if outside:
         try:
             _bind_outside(context, socket, f"tcp://{place}", Path(folder))

@@ -93,7 +93,7 @@ class Supervisor(Processes):
         self._open()
         self._handouts = Handouts()
         for device in range(len(self._config.devices)):
-            self._start_child(INFERENCE, device)
+            self._start_inference(device)
         self._start_child(COLLECTOR)
         for seat in range(self._growth.count):
             self._start_decoder(seat)

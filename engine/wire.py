@@ -9,7 +9,7 @@ field, and the tensor's length against the shape that the *receiver* knows from 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, List, TypeVar, Union, cast, get_args  # noqa: UP035
 
 import msgpack
 import numpy as np
@@ -43,8 +43,8 @@ CLIP_HEADER_MOST = 1 << 10
 HEADER_MOST = 1 << 26
 """Bytes of any header at most. The longest are per-clip results of very long videos: 64 MiB is 40 hours."""
 
-Buffer = bytes | memoryview
-Frames = list[Any]
+Buffer = Union[bytes, memoryview]  # noqa: UP007  (see messages.py)
+Frames = List[Any]  # noqa: UP006
 """What to send: bytes, and for tensors the array itself, which must not be written to until it has left."""
 
 Plain = TypeVar("Plain", bound=Message)
@@ -112,7 +112,7 @@ def decode_report(frames: Sequence[Buffer], classes: int) -> Report:
         return _scores(frames, body, classes)
     _frames(frames, 1)
     message = _plain(kind, body)
-    assert isinstance(message, VideoEnd | VideoFailed)  # noqa: S101  (the kinds allowed above)
+    assert isinstance(message, (VideoEnd, VideoFailed))  # noqa: S101  (the kinds allowed above)
     return message
 
 
@@ -129,7 +129,7 @@ def decode_live_report(frames: Sequence[Buffer], classes: int) -> LiveReport:
         return _made(lambda: Thumbnail(stream, connection, at, bytes(jpeg)))
     _frames(frames, 1)
     message = _plain(kind, body)
-    assert isinstance(message, StreamState | Drops)  # noqa: S101  (the kinds allowed above)
+    assert isinstance(message, (StreamState, Drops))  # noqa: S101  (the kinds allowed above)
     return message
 
 
@@ -137,9 +137,7 @@ def decode_control(frames: Sequence[Buffer]) -> Control:
     """What passes between the supervisor and its children."""
     kind, body = _body(_header(frames), set(CONTROL))
     _frames(frames, 1)
-    message = _plain(kind, body)
-    assert isinstance(message, Control)  # noqa: S101  (the kinds allowed above)
-    return message
+    return cast(Control, _plain(kind, body))  # of the kinds allowed above
 
 
 def _scores(frames: Sequence[Buffer], body: object, classes: int) -> Scores:
@@ -188,7 +186,7 @@ def _seconds(value: Any) -> Any:
 def _plain(kind: str, body: object) -> Message:
     made = PLAIN[kind]
     names = list(made.__dataclass_fields__)
-    values = dict(zip(names, _fields(body, len(names)), strict=True))
+    values = dict(zip(names, _fields(body, len(names))))  # noqa: B905  (so many there are)
     if "seconds" in values:
         values["seconds"] = _seconds(values["seconds"])
     return _made(lambda: made(**values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,10 +14,14 @@ import pytest
 
 from clipmux.bench.videos import write_short_videos
 from clipmux.build.export import export_checkpoint
+from clipmux.engine.keys import make_keys, trust
 from clipmux.engine.model import ModelFolder, write_model
 
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))  # so that tests can import their helpers (media.py …)
+
+from command import started  # noqa: E402
+from elsewhere import Start  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +87,28 @@ def short_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     write_short_videos(folder, 2000, frames=18, size=(96, 64))
     return folder
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a command; what still runs at the end of the test is killed."""
+    running = []
+
+    def begin(*words: object) -> subprocess.Popen[str]:
+        running.append(started(*words))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders of the engine's keys and of a host elsewhere, who trust each other."""
+    server, host = make_keys(tmp_path / "keys-server"), make_keys(tmp_path / "keys-host")
+    trust(server.folder, "host", host.public.decode())
+    trust(host.folder, "server", server.public.decode())
+    return server.folder, host.folder

@@ -164,7 +164,7 @@ def play(asked: argparse.Namespace, folder: Path) -> None:
     assert_same(results(run), results(local), within=0.0)
     print(f"all {asked.videos} results equal the local run's, each once")
     log = (run / "run.log").read_text()
-    told = [line.split(": ", 1)[1] for line in log.splitlines() if "clipmux.engine.hosts" in line]
+    told = [line.split(": ", 1)[1] for line in log.splitlines() if "clipmux.engine.host" in line]
     print(json.dumps({"restarts": summary(run)["restarts"], "hosts": told}, indent=1))
 
 

@@ -263,7 +263,7 @@ def check_interface(model: ModelFolder, built: Built, inputs: list[Port], output
             len(got) == 1
             and (got[0].dtype == due.dtype or (name == "gives" and got[0].dtype == np.float16))
             and len(got[0].dims) == len(due.dims)
-            and all(a == b or -1 in (a, b) for a, b in zip(got[0].dims, due.dims, strict=True))
+            and all(a == b or -1 in (a, b) for a, b in zip(got[0].dims, due.dims))  # noqa: B905
         )
         if not fits:
             there = " and ".join(map(str, got)) or "nothing"

@@ -87,6 +87,20 @@ class Calibration:
     remote: str | None
 
 
+def _import(name: str) -> Any:
+    """
+    Raises:
+        UsageError: it is not on this machine, or its libraries do not load.
+    """
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise UsageError(
+            "the magicmind backend needs Cambricon's MagicMind runtime, which comes with Neuware (pip cannot "
+            f"install it): work in an image of the vendor's, or use --device cpu ({_first_line(error)})"
+        ) from None
+
+
 class MagicMind:
     """The API, once it is imported.
 
@@ -95,15 +109,8 @@ class MagicMind:
     """
 
     def __init__(self) -> None:
-        try:
-            self._mm: Any = importlib.import_module("magicmind.python.runtime")
-            self._parser: Any = importlib.import_module("magicmind.python.runtime.parser")
-            self._types: Any = importlib.import_module("magicmind.python.common.types")
-        except (ImportError, OSError) as error:
-            raise UsageError(
-                "the magicmind backend needs Cambricon's MagicMind runtime, which comes with Neuware (pip cannot "
-                f"install it): work in an image of the vendor's, or use --device cpu ({_first_line(error)})"
-            ) from None
+        self._mm = _import("magicmind.python.runtime")
+        self._types = _import("magicmind.python.common.types")
 
     def version(self) -> str:
         """Of the installed package as pip sees it; the API itself has none [–]."""
@@ -154,8 +161,8 @@ class MagicMind:
         dims = _made(f"get_{end}_dimensions", shapes)
         numpy_kind = self._types.get_numpy_dtype_by_datatype
         return [
-            Port(np.dtype(_called("get_numpy_dtype_by_datatype", numpy_kind, kind)), tuple(shape.GetDims()))
-            for kind, shape in zip(kinds, dims, strict=True)
+            Port(np.dtype(_called("get_numpy_dtype_by_datatype", numpy_kind, kind)), tuple(dims[place].GetDims()))
+            for place, kind in enumerate(kinds)
         ]
 
     def engine(self, model: Any) -> Any:
@@ -203,13 +210,17 @@ class MagicMind:
 
     def parse_onnx(self, path: Path) -> Any:
         """A network from an ONNX file."""
-        return self._parse(self._parser.Parser(self._mm.ModelKind.kOnnx), path)
+        return self._parse(self._parser(self._mm.ModelKind.kOnnx), path)
 
     def parse_script(self, path: Path) -> Any:
         """A network from a TorchScript file with one float32 input."""
-        parser = self._parser.Parser(self._mm.ModelKind.kPytorch)
+        parser = self._parser(self._mm.ModelKind.kPytorch)
         _done("set_model_param", parser.set_model_param, "pytorch-input-dtypes", [self._mm.DataType.FLOAT32])
         return self._parse(parser, path)
+
+    def _parser(self, kind: Any) -> Any:
+        """Which an image that only runs models need not have."""
+        return _import("magicmind.python.runtime.parser").Parser(kind)
 
     def _parse(self, parser: Any, path: Path) -> Any:
         network = _made("Network", self._mm.Network)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import assert_same, clipmux, lines, results, started
+from command import assert_same, clipmux, lines, results
+from elsewhere import Start, children_of, finished, until
 from ports import free_ports
 
 from clipmux.bench.videos import write_short_videos
@@ -25,49 +23,12 @@ def videos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> tuple[Path, Path]:
-    """Of the server and of a decoder host, who trust each other."""
-    server, host = make_keys(tmp_path / "keys-server"), make_keys(tmp_path / "keys-host")
-    trust(server.folder, "decoder-host", host.public.decode())
-    trust(host.folder, "server", server.public.decode())
-    return server.folder, host.folder
-
-
-@pytest.fixture
 def at() -> str:
     return f"127.0.0.1:{free_ports(3)}"
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a command; what still runs at the end of the test is killed."""
-    running = []
-
-    def begin(*words: object) -> subprocess.Popen[str]:
-        running.append(started(*words))
-        return running[-1]
-
-    yield begin
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def until(holds: Callable[[], bool], what: str, timeout_s: float = 40) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-        time.sleep(0.05)
-
-
-def finished(run: Path, count: int) -> Callable[[], bool]:
-    file = run / "results.jsonl"
-    return lambda: file.exists() and len(file.read_text().splitlines()) >= count
-
-
 def test_hosts_give_what_a_local_run_gives(
-    videos: Path, keys: tuple[Path, Path], at: str, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    videos: Path, keys: tuple[Path, Path], at: str, start: Start, tmp_path: Path
 ) -> None:
     """Two hosts, one of which has the videos elsewhere and leaves half-way."""
     local, run, elsewhere = tmp_path / "local", tmp_path / "run", tmp_path / "elsewhere"
@@ -102,7 +63,7 @@ def test_a_killed_host_costs_nothing_but_time(
     null_model: Path,
     keys: tuple[Path, Path],
     at: str,
-    start: Callable[..., subprocess.Popen[str]],
+    start: Start,
     tmp_path: Path,
 ) -> None:
     """Killed is its own process, whose decoders die with it; then one decoder of the other host."""
@@ -114,7 +75,7 @@ def test_a_killed_host_costs_nothing_but_time(
     until(finished(run, 3), "they bring nothing")
     hosts[0].kill()
     until(finished(run, 8), "the other brings nothing")
-    (victim, *_) = decoders_of(hosts[1].pid)
+    (victim, *_) = children_of(hosts[1].pid)
     os.kill(victim, signal.SIGKILL)
     _, complained = serve.communicate(timeout=120)
     assert serve.returncode == 0, complained
@@ -124,16 +85,12 @@ def test_a_killed_host_costs_nothing_but_time(
     assert "was killed by SIGKILL" in (run / "run.log").read_text()
 
 
-def decoders_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def test_a_host_outlives_its_server_and_goes_on_with_the_next(
     videos: Path,
     null_model: Path,
     keys: tuple[Path, Path],
     at: str,
-    start: Callable[..., subprocess.Popen[str]],
+    start: Start,
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
@@ -157,7 +114,7 @@ def test_who_is_not_trusted_is_told_what_to_do(
     null_model: Path,
     keys: tuple[Path, Path],
     at: str,
-    start: Callable[..., subprocess.Popen[str]],
+    start: Start,
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"

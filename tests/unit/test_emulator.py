@@ -6,7 +6,6 @@ import importlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from old_python import old_python
 from torch import nn
 
 EMULATOR = Path(__file__).resolve().parent.parent / "emulator"
@@ -967,16 +967,6 @@ def test_small_objects(mm: Any, tmp_path: Path) -> None:
 
 
 # Older Pythons
-
-
-def old_python() -> str:
-    """An interpreter as old as those of vendors' images, with numpy; without one the test is skipped."""
-    check = "import numpy, sys; assert (3, 8) <= sys.version_info < (3, 10)"
-    for name in (os.environ.get("CLIPMUX_OLD_PYTHON", ""), "python3.8", "python3.9"):
-        path = shutil.which(name)  # which may be a shim for nothing
-        if path and subprocess.run([path, "-c", check], capture_output=True, check=False).returncode == 0:
-            return path
-    return pytest.skip("no Python 3.8 or 3.9 with numpy: CLIPMUX_OLD_PYTHON may name one")
 
 
 def test_a_runtime_image_has_an_older_python_and_no_torch(mm: Any, device: Any, onnx_path: str, tmp_path: Path) -> None:
