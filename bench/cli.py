@@ -13,7 +13,7 @@ from clipmux.engine.exits import exits
 
 from .options import Workers
 from .scaling import cluster, simulate
-from .speed import decode, devices, end_to_end, inference, memory, streams, sweep, transport, watchers
+from .speed import decode, devices, end_to_end, inference, memory, streams, sweep, transport, watchers, wire
 
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -126,6 +126,7 @@ bench_app.command(short_help="Peak memory for a few videos and for many.")(memor
 bench_app.command(short_help="Runs over a grid of workers, batches and precisions.")(sweep)
 bench_app.command(short_help="Clips to the device and nothing else, beside a bare PUSH and PULL.")(transport)
 bench_app.command(short_help="What metrics, a trace and a log of JSON cost a run.")(watchers)
+bench_app.command(short_help="What --wire jpeg does to clips and scores.")(wire)
 bench_app.command(short_help="The same run on one device and on several.")(devices)
 bench_app.command(short_help="The engine simulated, beside a real run.")(simulate)
 bench_app.command(short_help="A cluster on paper, and what saturates first.")(cluster)

@@ -1,4 +1,4 @@
-"""``clipmux bench inference|decode|end-to-end|memory|sweep|transport|watchers``: how fast, how near to what can be."""
+"""``clipmux bench inference|decode|wire|end-to-end|memory|sweep|transport|watchers``: how fast, how near the limit."""
 
 from __future__ import annotations
 
@@ -142,6 +142,29 @@ def decode(
         console=wide_console(),
     )
     keep(measurement, json, html)
+
+
+@exits
+def wire(
+    inputs: Inputs = None,
+    model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "demo",
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    clips: Annotated[int, typer.Option(help="Clips to draw from the videos.")] = 256,
+    json: Json = None,
+) -> None:
+    """What --wire jpeg does to clips: size, time, pixels and scores, beside raw ones.
+
+    Example: clipmux bench wire videos/ --model model
+    """
+    from .wire import wire as measure
+
+    check_outputs(1, json, None)
+    if not inputs:
+        raise UsageError("no INPUT: give videos, since noise says nothing of what JPEG does")
+    if not 1 <= clips <= 10_000:
+        raise UsageError(f"--clips is {clips}: give 1 to 10,000")
+    keep(measure(inputs, model, backend=backend, device=device, clips=clips, console=wide_console()), json, None)
 
 
 @exits

@@ -230,6 +230,9 @@ def _classify(
     ] = None,
     decoders: Annotated[int, typer.Option(help="How many decoders of other hosts may join at --bind.")] = 64,
     inference_at: InferenceAt = "",
+    wire: Annotated[
+        str, typer.Option(help="Clips go to other machines raw, or as jpeg: smaller, and scores differ a little.")
+    ] = "raw",
     metrics: Metrics = "",
     metrics_allow_remote: MetricsAllowRemote = False,
     stuck_after: StuckAfter = 30.0,
@@ -275,6 +278,7 @@ def _classify(
         keys=str(keys.resolve()) if keys else "",
         far_decoders=decoders if bind else 0,
         inference_at=inference_at,
+        wire=wire,
         segments=segments,
         enter=enter,
         leave=leave,

@@ -31,6 +31,7 @@ from .clip_memory import Layout, Slot, map_all, map_seat
 from .errors import MessageError
 from .messages import Claim, Clip, ClipKey, Grant, Placed, quoted
 from .sockets import Context, Socket, dealer_clips, router_clips
+from .squeezed import squeeze
 from .wire import CLIP_HEADER_MOST, decode_clip, decode_grant, decode_placed, encode
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Way:
         seat: a decoder's.
         turn: grows with every process that is started.
         far: the decoder is on another machine, whose clock is another.
+        squeezed: clips may come as JPEG; a decoder is to send them so.
     """
 
     address: str
@@ -64,6 +66,7 @@ class Way:
     seat: int = -1
     turn: int = 0
     far: bool = False
+    squeezed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "layout": self.layout.to_json()}
@@ -130,6 +133,7 @@ class _End:
         self._shape = way.layout.shape
         self._shared = way.fd >= 0
         self._far = way.far
+        self._squeezed = way.squeezed
         self._slots = map_seat(way.fd, way.layout, way.seat) if self._shared else {}
         self._known = way.layout.of_seat(way.seat)
         self._claim = Claim(way.seat, way.turn)
@@ -160,7 +164,10 @@ class _End:
         if self._far:
             decoded_at = UNKNOWN
         if not self._shared:
-            self.socket.send_multipart(encode(Clip(key, decoded_at, pixels, number)), copy=False)
+            frames = encode(Clip(key, decoded_at, pixels, number))
+            if self._squeezed and (jpeg := squeeze(pixels)) is not None:
+                frames = [frames[0], jpeg]
+            self.socket.send_multipart(frames, copy=False)
             return
         if pixels is not (slot := self._slots[number]):
             np.copyto(slot, pixels)
@@ -199,6 +206,7 @@ class ClipReceiver:
         self._enough = enough
         self.room = layout.seats * self._share(layout.seats)
         self._shared = way.fd >= 0
+        self._squeezed = way.squeezed
         self._slots = map_all(way.fd, layout) if self._shared else {}
         self._seats: dict[int, _Seat] = {}
         """Those that were claimed."""
@@ -240,7 +248,10 @@ class ClipReceiver:
         self.socket.close(linger=0)
 
     def _take(self, sender: bytes, frames: list[Any], clips: list[Clip]) -> None:
-        message = decode_placed(frames) if self._shared else decode_clip(frames, self._layout.shape)
+        if self._shared:
+            message: Placed | Clip | Claim = decode_placed(frames)
+        else:
+            message = decode_clip(frames, self._layout.shape, squeezed=self._squeezed)
         if isinstance(message, Claim):
             self._seat(sender, message)
             return

@@ -33,6 +33,8 @@ AHEAD = 6
 NO_WORKERS = -1
 """All decoders are on other hosts."""
 
+WIRES = RAW, JPEG = "raw", "jpeg"
+
 CLIP_MEMORIES = ("auto", "shared", "socket")
 """Ways from a decoder to inference: see engine/clips.py."""
 
@@ -107,6 +109,7 @@ class EngineConfig:
         far_decoders: decoders of other hosts that may join at ``bind``; clips then travel through the socket.
         inference_at: where inference joins that is started elsewhere, in a container say: ``ipc://FOLDER`` (of the
             engine's sockets, made for it), or ``tcp://HOST:PORT``, with keys; nothing: it is started here.
+        wire: how clips go to another machine: ``raw``, or ``jpeg``, which loses a little (see squeezed.py).
         segments: find from when to when each label holds; clips are then sampled in time, as of a live stream.
         enter: a label's smoothed score from which a segment starts.
         leave: the score below which it ends.
@@ -141,6 +144,7 @@ class EngineConfig:
     keys: str = ""
     far_decoders: int = 0
     inference_at: str = ""
+    wire: str = RAW
     segments: bool = False
     enter: float = 0.6
     leave: float = 0.4
@@ -176,6 +180,9 @@ class EngineConfig:
         far = "leave it out where decoders of other hosts may join: their clips come through the socket"
         need(not (self.far_decoders and self.clip_memory == "shared"), "--clip-memory", self.clip_memory, far)
         self._check_inference_at()
+        need(self.wire in WIRES, "--wire", self.wire, f"give one of {', '.join(WIRES)}")
+        over = self.far_decoders or self.inference_at.startswith("tcp:")
+        need(self.wire == RAW or bool(over), "--wire", self.wire, "leave it out where clips stay on this machine")
         need(self.decoder_bytes >= 256 << 20, "--decoder-memory", self.decoder_bytes >> 20, "give at least 256 MiB")
         need(self.jail in JAILS, "--jail", self.jail, f"give one of {', '.join(JAILS)}")
         need(0 < self.enter <= 1, "--enter", self.enter, "give a score above 0, up to 1")

@@ -20,6 +20,7 @@ import zmq
 
 from .children import Child
 from .clips import Way
+from .config import JPEG, EngineConfig
 from .errors import MessageError
 from .far_host import PREFIX
 from .messages import Beat, Begin, Control, End, Ended, Failed, Goodbye, Join, Offer, Stop, quoted
@@ -168,6 +169,6 @@ class Hosting(Processes):
             host.heard = now
 
 
-def far(ways: Sequence[Way]) -> list[Way]:
+def far(ways: Sequence[Way], config: EngineConfig) -> list[Way]:
     """The same ways, between machines whose clocks are not the same."""
-    return [dataclasses.replace(way, far=True) for way in ways]
+    return [dataclasses.replace(way, far=True, squeezed=config.wire == JPEG) for way in ways]

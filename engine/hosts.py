@@ -12,8 +12,9 @@ import logging
 import time
 from typing import Any
 
-from .children import DECODER, Child
+from .children import DECODER, INFERENCE, Child
 from .clips import Way
+from .config import JPEG
 from .hosting import FarChild, Host, Hosting, far
 from .messages import Failed, Join, Offer, quoted
 from .restarts import MOST
@@ -59,7 +60,9 @@ class HostingSupervisor(Hosting, Supervisor):
 
     def _ways(self, role: str, seat: int) -> list[Way]:
         ways = super()._ways(role, seat)
-        return far(ways) if role == DECODER and seat >= self._config.decoders else ways
+        if role == DECODER and seat >= self._config.decoders:
+            return far(ways, self._config)
+        return [dataclasses.replace(way, squeezed=self._config.wire == JPEG and role == INFERENCE) for way in ways]
 
     def _restart(self, child: Child, how: str) -> None:
         if not isinstance(child, FarChild):

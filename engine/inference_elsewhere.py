@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .children import CAMERA, DECODER, INFERENCE, Child
 from .clips import Way
-from .config import EngineConfig
+from .config import JPEG, EngineConfig
 from .errors import UsageError
 from .hosting import Host, Hosting, far
 from .hosts import HostingSupervisor
@@ -113,9 +113,11 @@ class InferenceElsewhere(Hosting):
 
     def _ways(self, role: str, seat: int) -> list[Way]:
         ways = super()._ways(role, seat)
-        if role == INFERENCE or not self._clips_at:
+        if not self._clips_at:
             return ways
-        places = zip(far(ways), self._clips_at, strict=True)
+        if role == INFERENCE:
+            return [dataclasses.replace(way, squeezed=self._config.wire == JPEG) for way in ways]
+        places = zip(far(ways, self._config), self._clips_at, strict=True)
         return [dataclasses.replace(way, address=address) for way, address in places]
 
     def _peer_of(self, role: str) -> tuple[str, str] | None:

@@ -154,6 +154,7 @@ def _decides(config: EngineConfig, model: ModelFolder) -> dict[str, Any]:
         "device": config.kind_of_device,
         "preprocess": config.preprocess,
         "segments": _decides_segments(config),
+        "wire": config.wire,
     }
 
 

@@ -36,6 +36,7 @@ from .messages import (
     VideoFailed,
     quoted,
 )
+from .squeezed import unsqueeze
 
 VERSION = 1
 CLIP_HEADER_MOST = 1 << 10
@@ -70,17 +71,21 @@ def encode(message: Message) -> Frames:
     return [_pack(type(message).__name__, list(vars(message).values()))]
 
 
-def decode_clip(frames: Sequence[Buffer], shape: tuple[int, int, int, int]) -> Clip | Claim:
+def decode_clip(frames: Sequence[Buffer], shape: tuple[int, int, int, int], *, squeezed: bool = False) -> Clip | Claim:
     """What inference receives where pixels come through the socket. Whose slot it is, the receiver must see.
 
-    The pixels of a clip are a view of the received frame, uint8 of ``shape`` ``[T, H, W, C]``.
+    The pixels of a clip are a view of the received frame, uint8 of ``shape`` ``[T, H, W, C]``; where they may come
+    ``squeezed``, one that is smaller is a JPEG.
     """
     kind, body = _clip_header(frames, {"Clip", "Claim"})
     if kind == "Claim":
         return _claim(frames, body)
     _, tensor = _frames(frames, 2)
     key, decoded_at, slot = _fields(body, 3)
-    pixels = _tensor(tensor, np.uint8, shape)
+    if squeezed and len(tensor) < int(np.prod(shape)):
+        pixels = unsqueeze(tensor, shape)
+    else:
+        pixels = _tensor(tensor, np.uint8, shape)
     return _made(lambda: Clip(_key(key), decoded_at, pixels, slot))
 
 

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from command import assert_same, clipmux, lines, results
+from command import assert_same, clipmux, lines, results, summary
 from elsewhere import Start, children_of, finished, until
 from ports import free_ports
 
@@ -56,6 +56,26 @@ def test_hosts_give_what_a_local_run_gives(
     assert_same(results(run), results(local), within=0.0)
     paths = {line["path"] for line in lines(run / "results.jsonl").values()}
     assert paths == {str(name) for name in names}, "results name videos as the server does"
+
+
+def test_clips_as_jpeg_give_nearly_the_same(
+    videos: Path, keys: tuple[Path, Path], at: str, start: Start, tmp_path: Path
+) -> None:
+    """Of a far decoder; one beside inference sends what it has."""
+    local, run = tmp_path / "local", tmp_path / "run"
+    assert clipmux("run", videos, "--model", "demo", "--output", local).returncode == 0
+    words = ["--model", "demo", "--bind", at, "--keys", keys[0], "--wire", "jpeg"]
+    serve = start("serve", videos, *words, "--workers", 1, "--output", run)
+    host = start("decode", "--connect", at, "--keys", keys[1], "--workers", 1)
+    _, complained = serve.communicate(timeout=120)
+    assert serve.returncode == 0, complained
+    assert host.wait(30) == 0
+    assert_same(results(run), results(local), within=0.2)
+    assert results(run) != results(local)
+    assert summary(run)["inference"]["clip_memory"] == "socket"
+    again = clipmux("run", videos, "--model", "demo", "--output", run, "--resume")
+    assert again.returncode == 2
+    assert "wire" in again.stderr
 
 
 def test_a_killed_host_costs_nothing_but_time(
@@ -144,6 +164,8 @@ def test_the_mistakes_one_makes(videos: Path, tmp_path: Path, keys: tuple[Path, 
         (["decode", "--connect", at, "--keys", keys[1], "--moved", "videos"], "give THERE=HERE"),
         (["serve", videos, "--model", "demo", "--output", tmp_path / "r", "--keys", tmp_path / "none"], "no keys"),
         (["run", videos, "--model", "demo", "--output", tmp_path / "r", "--workers", "none"], "--workers is 'none'"),
+        (["run", videos, "--model", "demo", "--output", tmp_path / "r", "--wire", "jpeg"], "leave it out where clips"),
+        (["serve", videos, "--model", "demo", "--output", tmp_path / "r", "--wire", "gif"], "--wire is 'gif'"),
     ):
         done = clipmux(*words)
         assert done.returncode == 2, (words, done.stderr)

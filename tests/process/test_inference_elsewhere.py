@@ -135,7 +135,7 @@ def test_over_tcp_both_sides_know_each_other_by_key(
     """Two devices, of which each has a port; one of the decoders is killed."""
     run, port = tmp_path / "run", free_ports(6)
     at, listen = f"tcp://127.0.0.1:{port}", f"127.0.0.1:{port + 4}"
-    devices = ["--device", "mlu:0,mlu:1", "--workers", 2]
+    devices = ["--device", "mlu:0,mlu:1", "--workers", 2, "--wire", "jpeg"]
     engine = start(
         *("run", videos, "--model", null_model, *SLOW, *devices),
         *("--inference-at", at, "--keys", keys[0], "--output", run),
