@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from clipmux.workers.sources import Video, list_videos, video_at
 
 from .config import EngineConfig
+from .errors import UsageError
 from .inference_elsewhere import kind_of_run
 from .model import read_model
 from .prediction import Prediction
@@ -48,6 +49,8 @@ class Engine:
     def __init__(self, model: str | os.PathLike[str], **options: Any) -> None:
         folder = read_model(model)
         self._config = EngineConfig(model=str(folder.path.resolve()), **options)
+        if self._config.segments:
+            raise UsageError("segments=True: they are written into a run folder, so use clipmux run --segments")
         self._model = folder
         self._supervisor: Supervisor | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None

@@ -83,3 +83,8 @@ def test_wrong_options_are_refused_before_anything_starts(null_model: Path) -> N
         Engine(null_model, stride=0)
     with pytest.raises(UsageError, match="'absent'"):
         Engine("absent")
+
+
+def test_segments_have_no_place_here(null_model: Path) -> None:
+    with pytest.raises(UsageError, match=r"segments=True: .*clipmux run --segments"):
+        Engine(null_model, segments=True)
