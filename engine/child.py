@@ -17,7 +17,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import zmq
 
@@ -66,7 +66,7 @@ class Setting:
 
 
 _leaving = threading.Lock()
-"""Taken by the thread that is about to end this process."""
+"""Taken, for good, by the thread that ends this process: one that is ending the others finishes that."""
 
 
 class Role(Protocol):
@@ -96,7 +96,7 @@ def main(module: str, told: dict[str, Any]) -> None:
         status = 1
     except Exception as error:
         if setting.addresses.gone:
-            os._exit(ORPHANED)  # the first to hear of the supervisor's death has removed it, whatever the error says
+            _leave(ORPHANED)  # the first to hear of the supervisor's death has removed it, whatever the error says
         log.exception("an unexpected error ends this process")
         link.send(Failed(f"{type(error).__name__}: {error} (the log has more)"[:4000]))
         status = 1
@@ -104,8 +104,13 @@ def main(module: str, told: dict[str, Any]) -> None:
     context.destroy()
     with contextlib.suppress(OSError):  # the disk of the log is full
         sys.stderr.flush()
-    _leaving.acquire()  # for good: who is ending the others finishes that
-    os._exit(status)  # interpreters with native threads (codecs, devices) do not always end by themselves
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """End this process. Interpreters with native threads (codecs, devices) do not always end by themselves."""
+    _leaving.acquire()
+    os._exit(status)
 
 
 def _keep_standard_output_open() -> None:
@@ -116,7 +121,7 @@ def _keep_standard_output_open() -> None:
 
 def _cut_off(address: str) -> None:
     log.warning("the connection to %s is lost", address)
-    os._exit(CUT_OFF)
+    _leave(CUT_OFF)
 
 
 def _die_with_parent(addresses: Addresses) -> None:
