@@ -171,6 +171,27 @@ def test_children_end_with_their_supervisor(stopped: bool, videos: Path, null_mo
     assert not left
 
 
+def test_who_kills_a_supervisor_in_its_first_moments_finds_nothing_left(
+    videos: Path, null_model: Path, tmp_path: Path
+) -> None:
+    """Children are just opening their sockets when these are removed; at some moment of these, one fails by that."""
+    for moment in range(12):
+        run = tmp_path / f"run {moment}"
+        process = started("run", videos, "--model", null_model, "--backend", "null", "--workers", 2, "--output", run)
+        log = run / "run.log"
+        deadline = time.monotonic() + 30
+        while not (log.exists() and "decoder-4 started" in log.read_text()):
+            assert time.monotonic() < deadline, "it does not start"
+            time.sleep(0.001)
+        time.sleep(moment * 0.025)
+        children = psutil.Process(process.pid).children()
+        process.kill()
+        process.communicate()
+        while any(lives(child) for child in children) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not list(Path(os.environ["TMPDIR"]).iterdir()), f"killed after {moment * 25} ms"
+
+
 def lives(process: psutil.Process) -> bool:
     """It has not ended; whoever inherits it may take a while to notice that it has."""
     try:
