@@ -126,7 +126,7 @@ $(BENCH)/demo: | .venv/rivals
 
 dev: .venv/checks
 	rm -rf build/__editable__*
-	$(PIP) install --constraint constraints.txt --editable '.[torch,quantize,parquet,live,mqtt,dev]' --config-settings editable_mode=strict
+	$(PIP) install --constraint constraints.txt --editable '.[torch,quantize,parquet,live,mqtt,remote,dev]' --config-settings editable_mode=strict
 	touch .venv/installed
 
 clean:
@@ -149,6 +149,6 @@ clean:
 	touch $@
 
 .venv/checks: .venv/needed tests/old_python.py
-	$(PIP) install --constraint constraints.txt '.[torch,quantize,parquet,live,mqtt,dev]'
+	$(PIP) install --constraint constraints.txt '.[torch,quantize,parquet,live,mqtt,remote,dev]'
 	$(BIN)/python tests/old_python.py .venv/old
 	touch $@

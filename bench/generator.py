@@ -59,7 +59,7 @@ class Generator(Streamer):
             self.frames += self._length
             self.beat()
         seconds = (0.0, frames / FRAMES_PER_S)
-        return VideoEnd(order.video, order.attempt, video.video_id, str(video.path), clips, frames, seconds)
+        return VideoEnd(order.video, order.attempt, video.video_id, video.shown, clips, frames, seconds)
 
     def figures(self) -> dict[str, Any]:
         return {"first_at": self._first_at, "preprocess": "none"}

@@ -109,6 +109,7 @@ class EngineConfig:
         far_decoders: decoders of other hosts that may join at ``bind``; clips then travel through the socket.
         inference_at: where inference joins that is started elsewhere, in a container say: ``ipc://FOLDER`` (of the
             engine's sockets, made for it), or ``tcp://HOST:PORT``, with keys; nothing: it is started here.
+        remote: some videos are in object stores or on web servers, so that decoders keep their network.
         wire: how clips go to another machine: ``raw``, or ``jpeg``, which loses a little (see squeezed.py).
         segments: find from when to when each label holds; clips are then sampled in time, as of a live stream.
         enter: a label's smoothed score from which a segment starts.
@@ -144,6 +145,7 @@ class EngineConfig:
     keys: str = ""
     far_decoders: int = 0
     inference_at: str = ""
+    remote: bool = False
     wire: str = RAW
     segments: bool = False
     enter: float = 0.6
@@ -282,7 +284,8 @@ class EngineConfig:
     def jail_of(self, role: str) -> Jail:
         """What a process of this role keeps: those that decode little, those that know a driver nearly everything."""
         if role in ("decoder", "camera"):
-            return Jail(self.jail, self.decoder_bytes, network=role == "camera" or self.inference_at.startswith("tcp:"))
+            network = role == "camera" or self.remote or self.inference_at.startswith("tcp:")
+            return Jail(self.jail, self.decoder_bytes, network=network)
         return Jail(privileges=role == "inference" and not on_cpu(self.devices[0]))
 
     def sampling_rate(self, model: ModelFolder) -> float:

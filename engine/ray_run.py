@@ -327,9 +327,9 @@ class RayRun:
             if losses < LOSSES:
                 self._waiting.append(video)
                 continue
-            message = f"'{video.path}' was lost with the engines of {LOSSES} nodes: the last one {how}"
+            message = f"'{video.shown}' was lost with the engines of {LOSSES} nodes: the last one {how}"
             error = VideoError("node lost", "NodeLost", message[:4000])
-            yield self._write(Prediction(name, str(video.path), attempt=losses, error=error).to_json())
+            yield self._write(Prediction(name, video.shown, attempt=losses, error=error).to_json())
 
     # -- videos --------------------------------------------------------------------------------------------------------
 
@@ -375,7 +375,7 @@ class RayRun:
     def _take(self, member: Member, answer: dict[str, Any]) -> Iterator[Prediction]:
         for line in answer["lines"]:
             if (video := member.has.pop(line["video_id"], None)) is not None:
-                line["path"] = str(video.path)
+                line["path"] = video.shown
                 line["attempt"] += self._losses.get(line["video_id"], 0)
                 yield self._write(line)
         self.progress.restarts += answer["restarts"] - member.restarts

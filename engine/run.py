@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import signal
 import threading
@@ -71,7 +72,7 @@ def run_videos(
         before = folder.outcomes() if resume else {}
         todo = [video for video in listing.videos if video.video_id not in before]
         resumed = len(listing.videos) - len(todo)
-        config = config.for_videos(len(todo), model)
+        config = dataclasses.replace(config.for_videos(len(todo), model), remote=any(video.url for video in todo))
         kind = kind or kind_of_run(config)
         supervisor: Supervisor = kind(config, model, run_folder=output, log_file=folder.log, observer=observer)
         _say_what_is_done(listing, resumed, output, console)

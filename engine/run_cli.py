@@ -22,6 +22,8 @@ Examples:
 
   clipmux run 'clips/**/*.mp4' a.mkv frames_folder/ --model model --output runs/second --top-k 3
 
+  clipmux run s3://bucket/videos/ --model model --output runs/stored
+
   find . -name '*.webm' | clipmux run - --model model --output runs/third
 
   clipmux run --annotations kinetics.json --root jpg --model model --output runs/validation
@@ -54,7 +56,7 @@ def _classify(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT…", help="Files, folders, folders of frames, globs, or - for paths on standard input."
+            metavar="INPUT…", help="Files, folders, folders of frames, globs, URLs, or - for paths on standard input."
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "",

@@ -280,10 +280,8 @@ class Supervisor(Processes):
         stage, kind, what = "decoder crashed", "DecoderCrashed", "crashed its decoder"
         if child.overdue:
             stage, kind, what = ("decode" if child.opened else "open"), "Timeout", "stalled its decoder"
-        message = f"'{video.path}' {what} {ATTEMPTS} times: the last one {how}"
-        failure = VideoFailed(
-            handout.number, handout.attempt, video.video_id, str(video.path), stage, kind, message[:4000]
-        )
+        message = f"'{video.shown}' {what} {ATTEMPTS} times: the last one {how}"
+        failure = VideoFailed(handout.number, handout.attempt, video.video_id, video.shown, stage, kind, message[:4000])
         try:
             self._reports.send_multipart(encode(failure), flags=zmq.NOBLOCK)
         except zmq.Again:  # the collector does not receive, which its own watchdog ends

@@ -7,7 +7,6 @@ often overstated.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import BinaryIO
 
 _MP4_FIRST = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid")
@@ -25,40 +24,43 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
-def is_short_transport_stream(path: Path) -> bool:
-    """Whether ``path`` is an MPEG transport stream of so few packets that libav takes it for something else.
+def is_short_transport_stream(file: BinaryIO, size: int) -> bool:
+    """Whether a file is an MPEG transport stream of so few packets that libav takes it for something else.
+
+    Args:
+        file: open; it is read from its beginning.
+        size: its bytes.
 
     Raises:
         OSError: the file cannot be read.
     """
-    size = path.stat().st_size
     if not 0 < size < 100 * 188 or size % 188:
         return False
-    content = path.read_bytes()
+    file.seek(0)
+    content = file.read(size)
     return content[::188] == b"\x47" * (size // 188)
 
 
-def missing_bytes(path: Path) -> int:
-    """How many bytes at least were cut off the end of ``path``, by its container's own structure.
+def missing_bytes(file: BinaryIO, size: int) -> int:
+    """How many bytes at least were cut off the end of a file of ``size`` bytes, by its container's own structure.
 
     0: it is whole, or the container does not say (FLV, MPEG program streams, raw video …), or its kind is unknown.
 
     Raises:
         OSError: the file cannot be read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(16)
-        if start[4:8] in _MP4_FIRST:
-            end = _mp4_end(file, size)
-        elif start[:4] == b"RIFF" and start[8:12] == b"AVI ":
-            end = _avi_end(file, size)
-        elif start[:4] == _EBML:
-            end = _matroska_end(file, size)
-        elif start == _ASF_HEADER:
-            end = _asf_end(file, size)
-        else:
-            end = _transport_end(file, size)
+    file.seek(0)
+    start = file.read(16)
+    if start[4:8] in _MP4_FIRST:
+        end = _mp4_end(file, size)
+    elif start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        end = _avi_end(file, size)
+    elif start[:4] == _EBML:
+        end = _matroska_end(file, size)
+    elif start == _ASF_HEADER:
+        end = _asf_end(file, size)
+    else:
+        end = _transport_end(file, size)
     return max(0, end - size)
 
 

@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import av
 import av.logging
@@ -25,10 +26,11 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from PIL import Image
 
-from clipmux.engine.errors import VideoError
+from clipmux.engine.errors import UsageError, VideoError
 from clipmux.engine.guards import GUARDS, Guards
 
 from .containers import is_short_transport_stream, missing_bytes
+from .remote import open_file, why
 from .sources import FRAME_NAME, Video
 
 av.logging.set_level(None)  # libav's own words go nowhere; errors come as exceptions
@@ -84,13 +86,16 @@ def decode(
         VideoError: stage ``open`` where no frame was tried yet, ``decode`` afterwards. Damage before the first good
             frame is skipped, as in a broadcast joined midway; any later damage fails the video.
     """
-    frames = (
-        _decode_folder(video, guards, wanted) if video.kind == "frames" else _decode_file(video.path, threads, guards)
-    )
-    return _guarded(frames, video.path, guards)
+    if video.kind == "frames":
+        frames = _decode_folder(video, guards, wanted)
+    elif video.url:
+        frames = _decode_url(video, threads, guards)
+    else:
+        frames = _decode_file(video.path, threads, guards)
+    return _guarded(frames, video.shown, guards)
 
 
-def _guarded(frames: Generator[Frame, None, None], path: Path, guards: Guards) -> Iterator[Frame]:
+def _guarded(frames: Generator[Frame, None, None], path: str, guards: Guards) -> Iterator[Frame]:
     """The frames, until there are too many, they span too much time, or took too much computing."""
     began = time.process_time()
     first: float | None = None
@@ -114,7 +119,54 @@ def _guarded(frames: Generator[Frame, None, None], path: Path, guards: Guards) -
 
 
 def _decode_file(path: Path, threads: int, guards: Guards) -> Generator[Frame, None, None]:
-    with _open(path) as container:
+    yield from _decode_container(_open(path), str(path), threads, guards)
+
+
+def _decode_url(video: Video, threads: int, guards: Guards) -> Generator[Frame, None, None]:
+    """A file of an object store or a web server, of which only what is decoded is read."""
+    name = video.shown
+    try:
+        with _opened(video) as file:
+            yield from _decode_container(_open_remote(file, name), name, threads, guards)
+    except VideoError:
+        raise
+    except UsageError as error:
+        raise VideoError("open", "NotReadable", str(error)) from None
+    except Exception as error:  # of the store's library, out of libav's hands
+        raise VideoError(
+            "decode", "NotReadable", f"'{name}' can no longer be read ({why(error)}): try again with --resume"
+        ) from None
+
+
+def _opened(video: Video) -> Any:
+    """
+    Raises:
+        UsageError: what reads such URLs is not installed.
+        VideoError: it is not there, or not for us.
+    """
+    name = video.shown
+    try:
+        file = open_file(video.url)
+    except UsageError:
+        raise
+    except FileNotFoundError:  # fsspec's word for whatever a web server refuses, too
+        raise VideoError("open", "MissingFile", f"there is no '{name}', or not for us: check the URL") from None
+    except PermissionError:
+        raise VideoError("open", "NotReadable", f"'{name}' may not be read: check the credentials") from None
+    except Exception as error:  # of the store's library
+        raise VideoError("open", "NotReadable", f"'{name}' cannot be read ({why(error)}): check the URL") from None
+    if file.size is None:
+        file.close()
+        raise VideoError(
+            "open", "NotReadable", f"the server of '{name}' does not give parts of files: download it first"
+        )
+    return file
+
+
+def _decode_container(
+    opened: av.container.InputContainer, path: str, threads: int, guards: Guards
+) -> Generator[Frame, None, None]:
+    with opened as container:
         stream = _video_stream(container, path)
         _check_size(path, stream.codec_context.width, stream.codec_context.height, guards)
         stream.codec_context.options = {"max_pixels": str(guards.pixels)}  # of every picture, before there is memory
@@ -142,7 +194,7 @@ def _decode_file(path: Path, threads: int, guards: Guards) -> Generator[Frame, N
             yield Frame(held.picture, held.seconds, clock.typical, held.display)
 
 
-def _check_size(path: Path, width: int, height: int, guards: Guards) -> None:
+def _check_size(path: object, width: int, height: int, guards: Guards) -> None:
     if width * height > guards.pixels:
         limit = f"--max-pixels allows {guards.pixels:,}"
         raise VideoError(
@@ -159,10 +211,8 @@ def _open(path: Path) -> av.container.InputContainer:
             raise VideoError(
                 "open", "NotAFile", f"'{path}' is {what}: give a video file, or a folder of image_00001.jpg …"
             )
-        if status.st_size == 0:
-            raise VideoError("open", "EmptyFile", f"'{path}' is empty (0 bytes): copy or download it again")
-        missing = missing_bytes(path)
-        forced = "mpegts" if is_short_transport_stream(path) else None
+        with path.open("rb") as file:
+            forced = _looked_at(file, status.st_size, str(path))
     except FileNotFoundError:
         raise VideoError("open", "MissingFile", f"there is no file '{path}': check the path") from None
     except PermissionError:
@@ -173,38 +223,61 @@ def _open(path: Path) -> av.container.InputContainer:
         raise VideoError(
             "open", "MissingFile", f"there can be no file {str(path)!r} ({error}): check the path"
         ) from None
-    if missing:
+    # "file:" keeps libav from reading a protocol into a name such as "a:b.mp4".
+    return _container("file:" + os.fspath(path), str(path), forced)
+
+
+def _open_remote(file: Any, name: str) -> av.container.InputContainer:
+    forced = _looked_at(file, file.size, name)
+    file.seek(0)
+    return _container(file, name, forced)
+
+
+def _looked_at(file: BinaryIO, size: int, name: str) -> str | None:
+    """The format that libav must be told, if any.
+
+    Raises:
+        VideoError: the file is empty, or cut short.
+        OSError: it cannot be read.
+    """
+    if size == 0:
+        raise VideoError("open", "EmptyFile", f"'{name}' is empty (0 bytes): copy or download it again")
+    if missing := missing_bytes(file, size):
         raise VideoError(
             "open",
             "Truncated",
-            f"'{path}' is cut short, at least {missing:,} bytes of it are missing: copy or download it again",
+            f"'{name}' is cut short, at least {missing:,} bytes of it are missing: copy or download it again",
         )
+    return "mpegts" if is_short_transport_stream(file, size) else None
+
+
+def _container(source: Any, name: str, forced: str | None) -> av.container.InputContainer:
+    """Open with libav what a path or an open file holds.
+
+    The whitelists keep a playlist that calls itself a video from being read, and should one be read after all, from
+    reaching out to the network. (As ``options`` they would also be given to the streams, on which PyAV before 17.1
+    crashes where a stream turns up late: FLV, program streams.) A title need not be UTF-8.
+    """
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
-        # "file:" keeps libav from reading a protocol into a name such as "a:b.mp4". The whitelists keep a playlist that
-        # calls itself a video from being read, and should one be read after all, from reaching out to the network. (As
-        # `options` they would also be given to the streams, on which PyAV before 17.1 crashes where a stream turns up
-        # late: FLV, program streams.) A title need not be UTF-8.
-        return av.open(
-            "file:" + os.fspath(path),
-            "r",
-            format=forced,
-            container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)},
-            metadata_errors="replace",
+        container: av.container.InputContainer = av.open(
+            source, "r", format=forced, container_options=options, metadata_errors="replace"
         )
     except av.FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise VideoError(
                 "open",
                 "OtherFormat",
-                f"'{path}' is not of a kind that is read here (a playlist, say, leads to other files): "
+                f"'{name}' is not of a kind that is read here (a playlist, say, leads to other files): "
                 "give the video itself",
             ) from None
         raise VideoError(
-            "open", "NotMedia", f"'{path}' cannot be read as a video ({error.strerror}): check what it is"
+            "open", "NotMedia", f"'{name}' cannot be read as a video ({error.strerror}): check what it is"
         ) from None
+    return container
 
 
-def _video_stream(container: av.container.InputContainer, path: Path) -> VideoStream:
+def _video_stream(container: av.container.InputContainer, path: str) -> VideoStream:
     """The first stream of moving pictures: cover art also calls itself video."""
     for stream in container.streams.video:
         if stream.disposition & _NOT_PICTURES:
@@ -220,7 +293,7 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> VideoSt
 
 
 def _pictures(
-    container: av.container.InputContainer, stream: VideoStream, path: Path, clock: _Clock
+    container: av.container.InputContainer, stream: VideoStream, path: str, clock: _Clock
 ) -> Iterator[av.VideoFrame]:
     """Decode, and tell damage at the beginning (skipped) from damage later on (fatal)."""
     frames = 0

@@ -84,10 +84,8 @@ class Decoder(Streamer):
             self.send(key, decoded_at, [picture.pixels for picture in pictures])
             clips += 1
         if first is None or last is None:
-            raise VideoError("decode", "NoFrames", f"'{video.path}' has no frame: nothing to classify")
-        return VideoEnd(
-            order.video, order.attempt, video.video_id, str(video.path), clips, frames, covered(first, last)
-        )
+            raise VideoError("decode", "NoFrames", f"'{video.shown}' has no frame: nothing to classify")
+        return VideoEnd(order.video, order.attempt, video.video_id, video.shown, clips, frames, covered(first, last))
 
     def _clips(self, frames: Iterator[Frame], video: Video) -> Iterator[tuple[Segment, tuple[Picture, ...]]]:
         if self._rate is None:
@@ -125,7 +123,7 @@ def timed_windows(
     for frame in frames:
         if frame.seconds is None:
             raise VideoError(
-                "decode", "NoTimes", f"'{video.path}' is a folder of frames, which have no times: leave out --segments"
+                "decode", "NoTimes", f"'{video.shown}' is a folder of frames, which have no times: leave out --segments"
             )
         yield from cutter.add(frame, frame.seconds, frame.duration)
     yield from cutter.end()

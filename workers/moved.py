@@ -49,6 +49,8 @@ class Moved:
 
     def video(self, video: Video) -> Video:
         """The video with its path here."""
+        if video.url:
+            return video
         path = PurePosixPath(self.base, video.path)
         for there, here in self.folders:
             if path.is_relative_to(there):

@@ -8,6 +8,7 @@ Only names are looked at here; whether a file can be decoded is found out by the
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 import re
@@ -20,6 +21,8 @@ from typing import Any, TextIO
 from clipmux.engine.documents import LISTS_LONGEST, read_json
 from clipmux.engine.errors import MessageError, UsageError
 from clipmux.engine.streams import url_in_place_of_path
+
+from .remote import find, is_remote, shown
 
 # fmt: off
 ENDINGS = frozenset((
@@ -48,6 +51,7 @@ class Video:
         first: number of the first frame wanted, from 1 (frame folders).
         last: number of the last frame wanted, inclusive; ``None`` is all that are there (frame folders).
         label: the true label where annotations give one.
+        url: where it is in place of ``path``, which then only looks like that: see remote.py.
     """
 
     video_id: str
@@ -56,6 +60,12 @@ class Video:
     first: int = 1
     last: int | None = None
     label: str | None = None
+    url: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for people: no credentials."""
+        return shown(self.url) if self.url else str(self.path)
 
     def to_dict(self) -> dict[str, str | int | None]:
         """Plain values for the wire."""
@@ -66,6 +76,7 @@ class Video:
             "first": self.first,
             "last": self.last,
             "label": self.label,
+            "url": self.url,
         }
 
     @classmethod
@@ -77,7 +88,7 @@ class Video:
         """
         if not isinstance(values, dict):
             raise MessageError(f"a video must be a mapping, not {values!r}")
-        keys = {"video_id", "path", "kind", "first", "last", "label"}
+        keys = {"video_id", "path", "kind", "first", "last", "label", "url"}
         if values.keys() != keys:
             wrong = sorted(map(str, values.keys() ^ keys))
             raise MessageError(
@@ -97,7 +108,10 @@ class Video:
             raise MessageError(f"a video's last frame must be a number from {first} on, or None, not {last!r}")
         if label is not None and not isinstance(label, str):
             raise MessageError(f"a video's label must be a string or None, not {label!r}")
-        return cls(video_id, Path(path), kind, first, last, label)
+        url = values["url"]
+        if not isinstance(url, str) or (url and not is_remote(url)):
+            raise MessageError("a video's url must be one that videos are read from, or empty")
+        return cls(video_id, Path(path), kind, first, last, label, url)
 
 
 @dataclass
@@ -121,6 +135,12 @@ def video_at(path: Path) -> Video:
     return Video(_stem(str(path), kind), path, kind)
 
 
+def video_at_url(url: str) -> Video:
+    """The video at a URL of an object store or a web server, named by its stem."""
+    place = shown(url)
+    return Video(_stem(place, "file"), Path(place), "file", url=url)
+
+
 # --- files, folders, globs, standard input ---------------------------------------------------------------------------
 
 
@@ -130,7 +150,8 @@ def list_videos(inputs: Sequence[str], *, stdin: TextIO | None, names: str = "st
     A file that does not exist is listed too: it becomes a failed video, and all others go on.
 
     Args:
-        inputs: files, folders (searched through), frame folders, globs, and ``-`` for one path a line on ``stdin``.
+        inputs: files, folders (searched through), frame folders, globs, ``-`` for one path a line on ``stdin``; URLs of
+            object stores, also of folders there and globs, and of web servers.
         stdin: where ``-`` reads from.
         names: what a ``video_id`` is: ``stem``, the file name without its ending; or ``path``, the path below the
             folder it was found in, or as it was given.
@@ -148,7 +169,7 @@ def list_videos(inputs: Sequence[str], *, stdin: TextIO | None, names: str = "st
             raise UsageError("one of the inputs is empty: name files, folders, globs, or - for standard input")
         if given == "-":
             finder.add_lines(stdin)
-        elif os.path.lexists(given) or not glob.has_magic(given):
+        elif _is_remote(given) or os.path.lexists(given) or not glob.has_magic(given):
             finder.add_path(given)
         else:
             finder.add_glob(given)
@@ -181,12 +202,15 @@ class _Finder:
             self.add_path(path)
 
     def add_path(self, given: str) -> None:
+        if _is_remote(given):
+            self._add_urls(given)
+            return
         _refuse_url(given)
         if os.path.isdir(given):
             if not self._add_folder(given):
                 raise UsageError(f"the folder '{given}' holds no video and no folder of frames: check the path")
         else:
-            self._add(given, "file", shown=given)
+            self._add(given, "file", below=given)
 
     def add_glob(self, pattern: str) -> None:
         """Files that look like videos, and folders: these are searched, except where ``**`` does that itself."""
@@ -200,45 +224,65 @@ class _Finder:
         found = 0
         if "**" in pattern.split("/"):
             for path, kind, real in _search_glob(pattern, wanted, self.listing.skipped):
-                self._add(path, kind, shown=path, real=real)
+                self._add(path, kind, below=path, real=real)
                 found += 1
         else:
             for path in sorted(glob.glob(pattern), key=_natural):
                 if os.path.isdir(path):
                     found += self._add_folder(path)
                 elif wanted(path):
-                    self._add(path, "file", shown=path)
+                    self._add(path, "file", below=path)
                     found += 1
         if not found:
             raise UsageError(f"no video matches '{pattern}': check the path, or give the folder itself")
+
+    def _add_urls(self, given: str) -> None:
+        urls = find(given)
+        if urls is None:
+            self._add_url(given, below=given.rpartition("/")[2])
+            return
+        start = given.partition("*")[0].rpartition("/")[0] + "/"
+        wanted = sorted((url for url in urls if _has_ending(url)), key=_natural)
+        if not wanted:
+            raise UsageError(f"'{shown(given)}' holds no video: check the URL")
+        for url in wanted:
+            self._add_url(url, below=url[len(start) :] if url.startswith(start) else url)
+
+    def _add_url(self, url: str, *, below: str) -> None:
+        video = video_at_url(url)
+        name = below.partition("?")[0] if self._names == "path" else video.video_id
+        self._take(dataclasses.replace(video, video_id=name), shown=video.shown, real=url)
 
     def _add_folder(self, folder: str) -> int:
         """Search a folder; returns how many videos it holds."""
         count = 0
         for path, kind, real in _search(folder, _has_ending, self.listing.skipped):
-            shown = folder if path == folder else os.path.relpath(path, folder)
-            self._add(path, kind, shown=shown, real=real)
+            below = folder if path == folder else os.path.relpath(path, folder)
+            self._add(path, kind, below=below, real=real)
             count += 1
         return count
 
-    def _add(self, path: str, kind: str, *, shown: str, real: str | None = None) -> None:
+    def _add(self, path: str, kind: str, *, below: str, real: str | None = None) -> None:
         if not _is_utf8(path):
             self.listing.skipped.append((_shown(path), "its name is not UTF-8: rename it"))
             return
         if "\0" in path:
             real = path  # no file is called that: decoding says so
-        real = real or os.path.realpath(path)
+        video_id = below.replace(os.sep, "/") if self._names == "path" else _stem(path, kind)
+        self._take(Video(video_id, Path(path), kind), shown=path, real=real or os.path.realpath(path))
+
+    def _take(self, video: Video, *, shown: str, real: str) -> None:
+        video_id = video.video_id
         if real in self._by_real_path:
-            self.listing.skipped.append((path, f"it is the same as '{self._by_real_path[real]}'"))
+            self.listing.skipped.append((shown, f"it is the same as '{self._by_real_path[real]}'"))
             return
-        video_id = shown.replace(os.sep, "/") if self._names == "path" else _stem(path, kind)
         if video_id in self._by_id:
             remedy = "give --names path" if self._names == "stem" else "give the one folder that holds both"
-            both = f"'{self._by_id[video_id]}' and '{path}'"
+            both = f"'{self._by_id[video_id]}' and '{shown}'"
             raise UsageError(f"two videos would be called '{video_id}' in the results, {both}: {remedy}")
-        self._by_real_path[real] = path
-        self._by_id[video_id] = path
-        self.listing.videos.append(Video(video_id, Path(path), kind))
+        self._by_real_path[real] = shown
+        self._by_id[video_id] = shown
+        self.listing.videos.append(video)
 
 
 def _search(
@@ -317,11 +361,17 @@ def _matches(names: list[str], pattern: list[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
+def _is_remote(given: str) -> bool:
+    """Whether it is not a path after all: see ``url_in_place_of_path``."""
+    return is_remote(given) and url_in_place_of_path(given) is not None
+
+
 def _refuse_url(given: str) -> None:
     """A URL must not become a file that is not there: its credentials would be in the results."""
     if url := url_in_place_of_path(given):
         raise UsageError(
-            f"'{url}' is a URL, and videos are read from files: download it first, or watch a stream with clipmux live"
+            f"'{url}' is a URL of a kind that videos are not read from: give a file, s3://, gs://, az://, http:// or "
+            "https:// to clipmux run, or watch a stream with clipmux live"
         )
 
 

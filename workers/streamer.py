@@ -128,12 +128,10 @@ class Streamer(ABC):
         except VideoError as error:
             return _failed(order, video, error)
         except Exception as error:  # a file that meets a fault of ours or of a codec must not cost the others
-            log.exception("'%s' met an unexpected error", video.path)
-            message = f"'{video.path}' met an unexpected error, {type(error).__name__}: {error}"
+            log.exception("'%s' met an unexpected error", video.shown)
+            message = f"'{video.shown}' met an unexpected error, {type(error).__name__}: {error}"
             return _failed(order, video, VideoError("decode", type(error).__name__, message[:4000]))
 
 
 def _failed(order: Assign, video: Video, error: VideoError) -> VideoFailed:
-    return VideoFailed(
-        order.video, order.attempt, video.video_id, str(video.path), error.stage, error.kind, error.message
-    )
+    return VideoFailed(order.video, order.attempt, video.video_id, video.shown, error.stage, error.kind, error.message)

@@ -124,12 +124,17 @@ def test_frames_that_are_no_jpeg_or_png_are_not_tried(tmp_path: Path) -> None:
     assert fault(folder, kind="frames").kind == "BadImage"
 
 
+def missing(path: Path) -> int:
+    with path.open("rb") as file:
+        return containers.missing_bytes(file, path.stat().st_size)
+
+
 def test_a_file_of_countless_parts_is_not_walked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few gigabytes of boxes of eight bytes each would take hours."""
     monkeypatch.setattr(containers, "_PARTS", 10)
     path = tmp_path / "boxes.mp4"
     box, cut = b"\x00\x00\x00\x08free", b"\x00\x01\x00\x00mdat"
     path.write_bytes(9 * box + cut)
-    assert containers.missing_bytes(path) == 0x10000 - 8
+    assert missing(path) == 0x10000 - 8
     path.write_bytes(10 * box + cut)
-    assert containers.missing_bytes(path) == 0
+    assert missing(path) == 0

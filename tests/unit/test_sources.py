@@ -95,17 +95,28 @@ def test_a_file_that_does_not_exist_is_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        ("s3://bucket/videos", "s3://bucket/videos"),
-        ("https://user:hunter2@host/a.mp4", "https://***@host/a.mp4"),
-        ("https://host/a.mp4?token=hunter2", "https://host/a.mp4?token=***"),  # "?" is a glob's too
-        ("s3://bucket/**/*.mp4", "s3://bucket/**/*.mp4"),
+        ("hdfs://host/videos", "hdfs://host/videos"),
+        ("ftp://user:hunter2@host/a.mp4", "ftp://***@host/a.mp4"),
+        ("ftp://host/a.mp4?token=hunter2", "ftp://host/a.mp4?token=***"),  # "?" is a glob's too
+        ("hdfs://host/**/*.mp4", "hdfs://host/**/*.mp4"),
     ],
 )
-def test_a_url_is_refused_without_its_credentials(given: str, shown: str) -> None:
+def test_other_urls_are_refused_without_their_credentials(given: str, shown: str) -> None:
     for listing in (lambda: listed(given), lambda: listed("-", stdin=f"{given}\n"), lambda: video_at(Path(given))):
-        with pytest.raises(UsageError, match="is a URL, and videos are read from files: download it first") as refused:
+        with pytest.raises(UsageError, match="is a URL of a kind that videos are not read from") as refused:
             listing()
         assert str(refused.value).startswith(f"'{shown}' ")
+
+
+def test_a_url_is_named_like_a_file_and_shown_without_its_query() -> None:
+    one, other = listed("https://user:hunter2@host/x/a.mp4?token=hunter2", "http://host/b%20c.webm").videos
+    assert (one.video_id, one.shown) == ("a", "https://***@host/x/a.mp4")
+    assert one.url == "https://user:hunter2@host/x/a.mp4?token=hunter2"
+    assert other.video_id == "b%20c"
+    assert Video.from_dict(one.to_dict()) == one
+    for wrong in ("file:///etc/passwd", 7, "x"):
+        with pytest.raises(MessageError, match="url"):
+            Video.from_dict({**one.to_dict(), "url": wrong})
 
 
 def test_a_folder_may_be_called_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
