@@ -32,16 +32,26 @@ class DecoderHost(FarHost):
         keys: one's own keys, and those that are trusted.
         peer: the name that the server's key is trusted by.
         moved: where videos are here.
+        fetch: they are not: their bytes come through the connection.
         say: told, in one sentence, of what changes.
     """
 
     def __init__(
-        self, server: str, *, decoders: int, keys: Keys, peer: str, moved: Moved, say: Callable[[str], None]
+        self,
+        server: str,
+        *,
+        decoders: int,
+        keys: Keys,
+        peer: str,
+        moved: Moved,
+        fetch: bool = False,
+        say: Callable[[str], None],
     ) -> None:
         split_address(server)
         super().__init__(server, DECODER, keys=keys, peer=peer, say=say)
         self.decoders = decoders
         self.moved = moved
+        self.fetch = fetch
 
     def offer(self) -> Control:
         return Join(own_host(), self.decoders)
@@ -57,10 +67,11 @@ class DecoderHost(FarHost):
             **told,
             "clips": [way.to_json() for way in ways],
             "moved": replace(self.moved, base=told["base"]).to_json(),
+            "fetch": self.fetch,
         }
 
 
-def run_host(server: str, *, decoders: int, keys: Keys, peer: str, moved: Moved) -> None:
+def run_host(server: str, *, decoders: int, keys: Keys, peer: str, moved: Moved, fetch: bool = False) -> None:
     """``DecoderHost`` as the command runs it: SIGINT and SIGTERM make it leave.
 
     Args:
@@ -69,13 +80,16 @@ def run_host(server: str, *, decoders: int, keys: Keys, peer: str, moved: Moved)
         keys: see there.
         peer: see there; nothing: the only one that is trusted.
         moved: see there.
+        fetch: see there.
 
     Raises:
         UsageError: it is not said whom to trust.
         ClipmuxError: the server does not let it in, or cannot use it.
     """
     log_child(sys.stderr.fileno(), process="decoder host", form=TEXT)
-    host = DecoderHost(server, decoders=decoders, keys=keys, peer=the_peer(keys, peer), moved=moved, say=say_so)
+    host = DecoderHost(
+        server, decoders=decoders, keys=keys, peer=the_peer(keys, peer), moved=moved, fetch=fetch, say=say_so
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: host.leave())
     host.run()

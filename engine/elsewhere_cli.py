@@ -46,6 +46,9 @@ def decode(
         list[str] | None,
         typer.Option(help="A folder of videos that is elsewhere here; again for others.", metavar="THERE=HERE"),
     ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="The videos are not here: their bytes come through the connection.")
+    ] = False,
 ) -> None:
     """Decode videos for 'clipmux serve' on another host, until its run is over.
 
@@ -58,12 +61,19 @@ def decode(
     from .decoder_host import run_host
     from .keys import default_folder, read_keys
 
+    if fetch and moved:
+        raise UsageError(f"--fetch is given beside --moved {moved[0]}: give one of them")
     count = parse_workers(workers)
     if not 0 <= count <= 1024:
         raise UsageError(f"--workers is '{workers}': give 1 to 1024, or auto")
     folder = keys or default_folder()
     run_host(
-        connect, decoders=count or usable_cores(), keys=read_keys(folder), peer=server, moved=Moved.parse(moved or [])
+        connect,
+        decoders=count or usable_cores(),
+        keys=read_keys(folder),
+        peer=server,
+        moved=Moved.parse(moved or []),
+        fetch=fetch,
     )
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from .children import DECODER, INFERENCE, Child
 from .clips import Way
 from .config import JPEG
+from .files import FileServer
+from .handouts import Handout
 from .hosting import FarChild, Host, Hosting, far
 from .messages import Failed, Join, Offer, quoted
 from .restarts import MOST
@@ -31,6 +33,28 @@ class HostingSupervisor(Hosting, Supervisor):
         self._seats: dict[int, Host] = {}
         """Seats of decoders elsewhere, and who has them."""
         self._far_due: list[tuple[float, int]] = []
+        self._files: FileServer | None = None
+
+    def _open_sockets(self) -> None:
+        super()._open_sockets()
+        assert self._context is not None  # noqa: S101  (made by _open)
+        self._files = FileServer(self._context, self._addresses.files)
+
+    def _close(self) -> None:
+        if self._files is not None:
+            self._files.close()
+            self._files = None
+        super()._close()
+
+    def _assign(self, child: Child, handout: Handout) -> None:
+        if self._files is not None and isinstance(child, FarChild) and not handout.video.url:
+            self._files.lend(handout.number, handout.video.path)
+        super()._assign(child, handout)
+
+    def _done(self, number: int, line: dict[str, Any]) -> None:
+        if self._files is not None:
+            self._files.take_back(number)
+        super()._done(number, line)
 
     def _join(self, name: str, offer: Join | Offer) -> None:
         if not isinstance(offer, Join):

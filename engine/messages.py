@@ -465,6 +465,47 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Read:
+    """Decoder elsewhere to file server: some bytes of a video's file that it was handed."""
+
+    video: int
+    offset: int
+    count: int
+
+    def __post_init__(self) -> None:
+        _whole("video", self.video)
+        _whole("offset", self.offset)
+        _whole("count", self.count)
+
+
+@dataclass(frozen=True)
+class Part:
+    """File server to decoder elsewhere: the bytes, as many as there are; or why there are none.
+
+    Args:
+        video: as it was asked for.
+        offset: likewise.
+        size: of the whole file.
+        fault: the end of a sentence about the file, or nothing.
+        content: the bytes.
+    """
+
+    video: int
+    offset: int
+    size: int
+    fault: str
+    content: bytes
+
+    def __post_init__(self) -> None:
+        _whole("video", self.video)
+        _whole("offset", self.offset)
+        _whole("size", self.size)
+        _text("fault", self.fault, 256)
+        if type(self.content) is not bytes:
+            raise MessageError(f"content is {quoted(self.content)}, bytes belong there")
+
+
+@dataclass(frozen=True)
 class Stop:
     """Supervisor to child: finish what is at hand and end."""
 
@@ -497,4 +538,4 @@ Report = Union[Scores, VideoEnd, VideoFailed]  # noqa: UP007
 LiveReport = Union[Scores, StreamState, Thumbnail, Drops]  # noqa: UP007
 """What the watcher receives."""
 
-Message = Union[Control, Report, LiveReport, Clip, Placed, Claim, Grant]  # noqa: UP007
+Message = Union[Control, Report, LiveReport, Clip, Placed, Claim, Grant, Read, Part]  # noqa: UP007

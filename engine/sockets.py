@@ -46,6 +46,8 @@ WAIT_MS = 250
 CONTROL_HWM = 10_000
 REPORT_HWM = 256
 FEED_HWM = 256
+FILES_HWM = 8
+FILES_HEADER_MOST = 1 << 10
 STALE_FROM_S = 5.0
 """A younger folder may belong to an engine that is just starting or ending."""
 SHORT_PLACE = Path("/tmp")  # noqa: S108  (mkdir fails if somebody else has made what we make there)
@@ -72,6 +74,8 @@ class Addresses:
     feed: str
     clips: tuple[str, ...]
     """One for each inference process."""
+    files: str = ""
+    """Where decoders elsewhere read videos' files."""
 
     @property
     def folder(self) -> Path:
@@ -153,8 +157,8 @@ def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int 
     """``ipc://`` addresses in a folder that is not there yet.
 
     Args:
-        outside: ``HOST:PORT`` to be reached at by other machines too: control at this port, reports at the next, and
-            the clips of each inference process at one of those after it; nothing: not so.
+        outside: ``HOST:PORT`` to be reached at by other machines too: control at this port, reports at the next, the
+            clips of each inference process at one of those after it, and files at the one after those; nothing: not so.
         keys: the folder of keys for that.
         devices: inference processes.
 
@@ -162,7 +166,7 @@ def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int 
         UsageError: that is not an address, or there are no keys for it.
     """
     clips = [f"clips-{number}" for number in range(devices)]
-    ports = _ports(outside, keys, ["control", "reports", *clips]) if outside else {}
+    ports = _ports(outside, keys, ["control", "reports", *clips, "files"]) if outside else {}
     name = f"clipmux-{secrets.token_hex(6)}"
     folder = Path(tempfile.gettempdir()) / name
     if len(str(folder)) > PATH_MOST - 10:  # a long TMPDIR: socket paths are short by nature
@@ -171,7 +175,7 @@ def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int 
     def at(name: str) -> str:
         return f"ipc://{folder}/{name}{ports.get(name, '')}"
 
-    return Addresses(at("control"), at("reports"), at("feed"), tuple(map(at, clips)))
+    return Addresses(at("control"), at("reports"), at("feed"), tuple(map(at, clips)), at("files"))
 
 
 def own_addresses_in(folder: Path, *, devices: int) -> Addresses:
@@ -211,8 +215,8 @@ def addresses_at(server: str, folder: Path, *, devices: int) -> Addresses:
         devices: inference processes.
     """
     host, first = split_address(server)
-    at = [f"tcp://{host}:{port}" for port in range(first, first + 2 + devices)]
-    return Addresses(at[0], at[1], f"ipc://{folder}/feed", tuple(at[2:]))
+    at = [f"tcp://{host}:{port}" for port in range(first, first + 3 + devices)]
+    return Addresses(at[0], at[1], f"ipc://{folder}/feed", tuple(at[2:-1]), at[-1])
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -269,6 +273,18 @@ def dealer_clips(context: Context, address: str, name: str, *, hwm: int) -> Sock
     """A decoder's end of the clips."""
     options: dict[int, Any] = {zmq.RCVHWM: hwm, zmq.SNDHWM: hwm, zmq.MAXMSGSIZE: HEADER_MOST}
     return _connect(context, zmq.DEALER, address, {**options, zmq.IDENTITY: name.encode()})
+
+
+def router_files(context: Context, address: str) -> Socket:
+    """The file server's end."""
+    options: dict[int, Any] = {zmq.RCVHWM: FILES_HWM, zmq.SNDHWM: FILES_HWM, zmq.MAXMSGSIZE: FILES_HEADER_MOST}
+    return _bind(context, zmq.ROUTER, address, options)
+
+
+def dealer_files(context: Context, address: str, *, part_bytes: int) -> Socket:
+    """A decoder's end of the files."""
+    most = max(FILES_HEADER_MOST, part_bytes) + CURVE_BYTES
+    return _connect(context, zmq.DEALER, address, {zmq.RCVHWM: FILES_HWM, zmq.MAXMSGSIZE: most, zmq.LINGER: 0})
 
 
 def pull_reports(context: Context, address: str) -> Socket:

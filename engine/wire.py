@@ -26,7 +26,9 @@ from .messages import (
     Grant,
     LiveReport,
     Message,
+    Part,
     Placed,
+    Read,
     Report,
     Scores,
     Segment,
@@ -68,6 +70,8 @@ def encode(message: Message) -> Frames:
         return [_pack("Scores", [[_key_body(key) for key in message.keys], message.decoded_at]), message.scores]
     if isinstance(message, Thumbnail):
         return [_pack("Thumbnail", [message.stream, message.connection, message.at]), message.jpeg]
+    if isinstance(message, Part):
+        return [_pack("Part", [message.video, message.offset, message.size, message.fault]), message.content]
     return [_pack(type(message).__name__, list(vars(message).values()))]
 
 
@@ -108,6 +112,21 @@ def decode_grant(frames: Sequence[Buffer], known: Container[int]) -> Grant:
     if not all(slot in known for slot in grant.slots):
         raise MessageError(f"slots {quoted(slots)} are granted, some of which are not of this seat")
     return grant
+
+
+def decode_read(frames: Sequence[Buffer]) -> Read:
+    """What the file server receives."""
+    (header,) = _frames(frames, 1)
+    return _made(lambda: Read(*_fields(_body(header, {"Read"})[1], 3)))
+
+
+def decode_part(frames: Sequence[Buffer], most: int) -> Part:
+    """What a decoder receives of it: ``most`` bytes at most."""
+    header, content = _frames(frames, 2)
+    if len(content) > most:
+        raise MessageError(f"a part of a file has {len(content)} bytes, {most} were asked for")
+    video, offset, size, fault = _fields(_body(header, {"Part"})[1], 4)
+    return _made(lambda: Part(video, offset, size, fault, bytes(content)))
 
 
 def decode_report(frames: Sequence[Buffer], classes: int) -> Report:

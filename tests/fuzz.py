@@ -44,7 +44,9 @@ from clipmux.engine.messages import (
     Goodbye,
     Grant,
     Hello,
+    Part,
     Placed,
+    Read,
     Scores,
     Segment,
     Streams,
@@ -59,7 +61,9 @@ from clipmux.engine.wire import (
     decode_control,
     decode_grant,
     decode_live_report,
+    decode_part,
     decode_placed,
+    decode_read,
     decode_report,
     encode,
 )
@@ -147,6 +151,8 @@ def corpus() -> list[tuple[str, Callable[[Frames], object], list[bytes]]]:
         ("report", lambda frames: decode_report(frames, CLASSES), reports),
         ("live report", lambda frames: decode_live_report(frames, CLASSES), live),
         ("control", decode_control, control),
+        ("read", decode_read, [Read(7, 1 << 40, 1 << 20)]),
+        ("part", lambda frames: decode_part(frames, 1 << 10), [Part(7, 1 << 40, 1 << 41, "", b"bytes")]),
     ]
     return [
         (name, decode, [bytes(frame) if isinstance(frame, bytes) else frame.tobytes() for frame in encode(message)])

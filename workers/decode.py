@@ -72,7 +72,12 @@ class Frame:
 
 
 def decode(
-    video: Video, *, threads: int = 1, guards: Guards = GUARDS, wanted: Callable[[int], bool] = lambda _: True
+    video: Video,
+    *,
+    threads: int = 1,
+    guards: Guards = GUARDS,
+    wanted: Callable[[int], bool] = lambda _: True,
+    source: Callable[[], Any] | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames of ``video`` in presentation order, one at a time; closing the generator closes the file.
 
@@ -81,6 +86,7 @@ def decode(
         guards: what the video may cost at most.
         wanted: says of a frame's number, from 0, whether its picture will be looked at. Others of a folder are not even
             read; those of a file are decoded, since most codecs make one picture from another.
+        source: opens the video's file where it is not on this machine: something to read and to seek in, with ``size``.
 
     Raises:
         VideoError: stage ``open`` where no frame was tried yet, ``decode`` afterwards. Damage before the first good
@@ -88,8 +94,8 @@ def decode(
     """
     if video.kind == "frames":
         frames = _decode_folder(video, guards, wanted)
-    elif video.url:
-        frames = _decode_url(video, threads, guards)
+    elif video.url or source is not None:
+        frames = _decode_elsewhere(video, source or (lambda: open_file(video.url)), threads, guards)
     else:
         frames = _decode_file(video.path, threads, guards)
     return _guarded(frames, video.shown, guards)
@@ -122,11 +128,13 @@ def _decode_file(path: Path, threads: int, guards: Guards) -> Generator[Frame, N
     yield from _decode_container(_open(path), str(path), threads, guards)
 
 
-def _decode_url(video: Video, threads: int, guards: Guards) -> Generator[Frame, None, None]:
-    """A file of an object store or a web server, of which only what is decoded is read."""
+def _decode_elsewhere(
+    video: Video, source: Callable[[], Any], threads: int, guards: Guards
+) -> Generator[Frame, None, None]:
+    """A file that is not on this machine, of which only what is decoded is read."""
     name = video.shown
     try:
-        with _opened(video) as file:
+        with _opened(video, source) as file:
             yield from _decode_container(_open_remote(file, name), name, threads, guards)
     except VideoError:
         raise
@@ -138,7 +146,7 @@ def _decode_url(video: Video, threads: int, guards: Guards) -> Generator[Frame, 
         ) from None
 
 
-def _opened(video: Video) -> Any:
+def _opened(video: Video, source: Callable[[], Any]) -> Any:
     """
     Raises:
         UsageError: what reads such URLs is not installed.
@@ -146,7 +154,7 @@ def _opened(video: Video) -> Any:
     """
     name = video.shown
     try:
-        file = open_file(video.url)
+        file = source()
     except UsageError:
         raise
     except FileNotFoundError:  # fsspec's word for whatever a web server refuses, too

@@ -13,6 +13,7 @@ from clipmux.engine.child import Setting
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.control import Link
 from clipmux.engine.errors import VideoError
+from clipmux.engine.files import FileReader
 from clipmux.engine.jail import allow_cpu
 from clipmux.engine.messages import Assign, ClipKey, Segment, VideoEnd
 from clipmux.engine.sockets import Context
@@ -57,10 +58,16 @@ class Decoder(Streamer):
         self._rate: float | None = setting.content["rate"] if config.segments else None
         self._preprocess = open_preprocess(config.preprocess, height, width)
         self._moved = Moved.from_json(setting.content["moved"]) if "moved" in setting.content else Moved()
+        self._files = FileReader(context, setting.addresses.files) if setting.content.get("fetch") else None
 
     def stream(self, order: Assign, video: Video) -> VideoEnd:
         allow_cpu(self._guards.kernel_cpu_s)
-        here = self._moved.video(video)
+        here, source = self._moved.video(video), None
+        if (files := self._files) is not None and not video.url:
+            if video.kind == "frames":
+                what = f"'{video.shown}' is a folder of frames, which decode --fetch does not fetch"
+                raise VideoError("open", "NotAFile", f"{what}: let this host reach the folder")
+            here, source = video, lambda: files.open(order.video)
         first: Frame | None = None
         last: Frame | None = None
         decoded_at = 0.0
@@ -68,7 +75,7 @@ class Decoder(Streamer):
 
         def counted() -> Iterator[Frame]:
             nonlocal first, last, decoded_at, frames
-            for frame in self._timed_frames(here):
+            for frame in self._timed_frames(here, source):
                 if first is None:
                     first = frame
                     self.opened(order)
@@ -98,8 +105,8 @@ class Decoder(Streamer):
     def figures(self) -> dict[str, Any]:
         return {"preprocess": self._preprocess.chosen, "jail": self._jail}
 
-    def _timed_frames(self, video: Video) -> Iterator[Frame]:
-        frames = decode(video, threads=self._threads, guards=self._guards, wanted=self._wanted)
+    def _timed_frames(self, video: Video, source: Callable[[], Any] | None) -> Iterator[Frame]:
+        frames = decode(video, threads=self._threads, guards=self._guards, wanted=self._wanted, source=source)
         while True:
             with self.stages.timed("decode"):
                 frame = next(frames, None)

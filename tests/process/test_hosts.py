@@ -24,7 +24,7 @@ def videos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def at() -> str:
-    return f"127.0.0.1:{free_ports(3)}"
+    return f"127.0.0.1:{free_ports(4)}"
 
 
 def test_hosts_give_what_a_local_run_gives(
@@ -56,6 +56,33 @@ def test_hosts_give_what_a_local_run_gives(
     assert_same(results(run), results(local), within=0.0)
     paths = {line["path"] for line in lines(run / "results.jsonl").values()}
     assert paths == {str(name) for name in names}, "results name videos as the server does"
+
+
+def test_a_host_without_the_files_is_given_their_bytes(
+    videos: Path,
+    keys: tuple[Path, Path],
+    at: str,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The path is one that leads elsewhere in each process. A folder of frames is not given, and says so."""
+    local, run = tmp_path / "local", tmp_path / "run"
+    assert clipmux("run", videos, "--model", "demo", "--output", local).returncode == 0
+    frames = videos / "frames"
+    frames.mkdir()
+    (frames / "image_00001.jpg").write_bytes(b"no matter")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path)
+        path = "/proc/self/cwd/videos"
+        serve = start("serve", path, "--model", "demo", "--bind", at, "--keys", keys[0], "--output", run)
+    host = start("decode", "--connect", at, "--keys", keys[1], "--workers", 2, "--fetch")
+    _, complained = serve.communicate(timeout=120)
+    assert host.wait(30) == 0
+    assert serve.returncode == 3, complained
+    assert_same(results(run), results(local), within=0.0)
+    (failure,) = lines(run / "failures.jsonl").values()
+    assert "a folder of frames, which decode --fetch does not fetch" in failure["message"]
 
 
 def test_clips_as_jpeg_give_nearly_the_same(
@@ -162,6 +189,7 @@ def test_the_mistakes_one_makes(videos: Path, tmp_path: Path, keys: tuple[Path, 
         (["decode", "--connect", at, "--keys", keys[1], "--server", "other"], "'other' is not trusted"),
         (["decode", "--connect", at, "--keys", keys[1], "--workers", "none"], "--workers is 'none'"),
         (["decode", "--connect", at, "--keys", keys[1], "--moved", "videos"], "give THERE=HERE"),
+        (["decode", "--connect", at, "--keys", keys[1], "--fetch", "--moved", "/a=/b"], "give one of them"),
         (["serve", videos, "--model", "demo", "--output", tmp_path / "r", "--keys", tmp_path / "none"], "no keys"),
         (["run", videos, "--model", "demo", "--output", tmp_path / "r", "--workers", "none"], "--workers is 'none'"),
         (["run", videos, "--model", "demo", "--output", tmp_path / "r", "--wire", "jpeg"], "leave it out where clips"),

@@ -42,7 +42,9 @@ from clipmux.engine.messages import (
     Next,
     Offer,
     Opened,
+    Part,
     Placed,
+    Read,
     Report,
     Scores,
     Segment,
@@ -62,7 +64,9 @@ from clipmux.engine.wire import (
     decode_control,
     decode_grant,
     decode_live_report,
+    decode_part,
     decode_placed,
+    decode_read,
     decode_report,
     encode,
 )
@@ -121,6 +125,8 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Happened: st.builds(Happened, mapping),
     Join: st.builds(Join, text, attempt),
     Offer: st.builds(Offer, text, text, text),
+    Read: st.builds(Read, whole, whole, whole),
+    Part: st.builds(Part, whole, whole, whole, text, st.binary(max_size=99)),
     Begin: st.builds(Begin, text, mapping),
     End: st.builds(End, text),
     Ended: st.builds(Ended, text, text, st.booleans()),
@@ -134,6 +140,8 @@ RECEIVERS: list[tuple[Callable[[list[bytes]], Message], tuple[type, ...]]] = [
     (decode_control, get_args(Control)),
     (decode_placed, (Placed, Claim)),
     (lambda frames: decode_grant(frames, SEAT), (Grant,)),
+    (decode_read, (Read,)),
+    (lambda frames: decode_part(frames, 1 << 10), (Part,)),
 ]
 
 
@@ -247,6 +255,8 @@ SAMPLES: list[Message] = [
     Happened({"stream": "door", "event": "started", "end": None}),
     Join("decoder-1", 8),
     Offer("container", "10.0.0.9:7700", "k" * 40),
+    Read(7, 1 << 40, 1 << 20),
+    Part(7, 1 << 40, 1 << 41, "", b"bytes"),
     Begin("decoder-3", {"config": {"model": "/m"}}),
     End("decoder-3"),
     Ended("decoder-3", "was killed by SIGKILL", at_fault=True),
