@@ -180,7 +180,7 @@ def test_nothing_is_bound_to_tcp_without_keys(context: Context, tmp_path: Path) 
     for wrong in ("7600", "host", "host:0", "a b:7600", "[::1:7600", "tcp://*:7600"):
         with pytest.raises(UsageError, match="not an address"):
             make_addresses(wrong, make_keys(tmp_path / f"keys{len(wrong)}{wrong[:1]}{wrong[-1]}").folder)
-    with pytest.raises(UsageError, match="has no 5 ports from there on"):
+    with pytest.raises(UsageError, match="has no 6 ports from there on"):
         make_addresses("host:65532", make_keys(tmp_path / "keys").folder, devices=3)
 
 
