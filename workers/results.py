@@ -242,20 +242,22 @@ def reference_entry(line: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_lines(
-    path: Path, *, going_on: bool = False, check: Callable[[Any], object] = Prediction.from_json
+    path: Path, *, going_on: bool = False, check: Callable[[Any], object] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Byte offset and content of every line of a journal file; nothing if there is no such file.
 
     Args:
         path: the file.
         going_on: it may be written to: a last line without its end is left out.
-        check: raises if a line's content is not as it should be; lines are outcomes unless said.
+        check: raises if a line's content is not as it should be; lines are outcomes unless said, and in
+            ``results.jsonl`` none of them is a failure.
 
     Raises:
         ClipmuxError: a line is not one that we wrote.
     """
     if not path.exists():
         return
+    check = check or (_check_result if path.name == RESULTS else Prediction.from_json)
     with path.open("rb") as file:
         offset = 0
         for number, raw in enumerate(iter(lambda: file.readline(LINE_LONGEST + 1), b""), start=1):
@@ -267,6 +269,11 @@ def read_lines(
                 raise ClipmuxError(f"line {number} of '{path}' is not a result: remove it, then resume") from None
             yield offset, line
             offset += len(raw)
+
+
+def _check_result(content: Any) -> None:
+    if Prediction.from_json(content).error is not None:
+        raise ValueError("it is a failure")
 
 
 def _checked_line(raw: bytes, check: Callable[[Any], object]) -> dict[str, Any]:

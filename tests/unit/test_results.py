@@ -101,6 +101,13 @@ def test_a_foreign_line_is_named(tmp_path: Path, line: bytes) -> None:
         resumed(folder.path).outcomes()
 
 
+def test_a_failure_among_the_results_is_named(tmp_path: Path) -> None:
+    folder = new(tmp_path / "run")
+    (folder.path / RESULTS).write_text(json.dumps(failed("a")) + "\n")
+    with pytest.raises(ClipmuxError, match=r"line 1 of '.*results.jsonl' is not a result: remove it"):
+        resumed(folder.path).outcomes()
+
+
 def test_a_retried_failure_counts_as_a_result(tmp_path: Path) -> None:
     folder = new(tmp_path / "run")
     write(folder, predicted("a"), failed("a"))
