@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 PART_BYTES = 1 << 20
 LOOK_MS = 100
+CLOSE_S = 2.0
+"""How long a read that is under way is waited for at the end; a disk may never answer it."""
 
 
 class FileServer:
@@ -50,7 +52,7 @@ class FileServer:
 
     def close(self) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
 
     def _serve(self) -> None:
         while not self._ended.is_set():
@@ -67,6 +69,9 @@ class FileServer:
         if path is None:
             return Part(asked.video, asked.offset, 0, "is not lent to anyone", b"")
         try:
+            if not path.is_file():  # opening a pipe would wait for who writes into it
+                path.stat()
+                return Part(asked.video, asked.offset, 0, "is not a regular file", b"")
             with path.open("rb") as file:
                 size = file.seek(0, io.SEEK_END)
                 file.seek(asked.offset)
