@@ -25,12 +25,10 @@ from .hosts import HostingSupervisor
 from .keys import default_folder, read_keys
 from .live import LiveSupervisor, Stream
 from .messages import RECONNECTING, Failed, Join, Offer, quoted
-from .sockets import Addresses, name_addresses, own_addresses_in, split_address
+from .sockets import IPC, Addresses, name_addresses, own_addresses_in, split_address
 from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
-
-IPC = "ipc://"
 
 
 class InferenceElsewhere(Hosting):

@@ -26,9 +26,8 @@ from .keys import Keys, default_folder, read_keys, the_peer
 from .logs import TEXT, log_child
 from .messages import Control, Offer
 from .model import read_model
-from .sockets import Addresses, addresses_at, addresses_in, outside_only, split_address
+from .sockets import IPC, Addresses, addresses_at, addresses_in, outside_only, split_address
 
-IPC = "ipc://"
 PACKED = ("engine", "engine/backends")
 """What goes into the file: more than is needed, so that nothing has to be listed."""
 

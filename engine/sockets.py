@@ -55,6 +55,7 @@ SHORT_PLACE = Path("/tmp")  # noqa: S108  (mkdir fails if somebody else has made
 PATH_MOST = 100
 """Bytes of a Unix socket's path at most (sun_path has 108)."""
 
+IPC = "ipc://"
 OUTSIDE, KEYS = ",tcp://", "?keys="
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -85,7 +86,7 @@ class Addresses:
     @property
     def gone(self) -> bool:
         """The engine has removed its sockets, as far as that can be seen from here."""
-        return self.control.startswith("ipc://") and not _folder(self.control).exists()
+        return self.control.startswith(IPC) and not _folder(self.control).exists()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -251,7 +252,7 @@ def outside_only(server: str, keys: Path, *, devices: int) -> tuple[str, ...]:
 
 
 def _folder(address: str) -> Path:
-    return Path(address[len("ipc://") :]).parent
+    return Path(address[len(IPC) :]).parent
 
 
 def _inside(address: str) -> str:

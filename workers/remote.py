@@ -48,9 +48,7 @@ def find(url: str) -> list[str] | None:
         else:
             return None
     except Exception as error:  # a library of each store's own, with errors of its own
-        raise UsageError(
-            f"'{shown(url)}' cannot be listed ({_said(error)}): check the URL and the credentials"
-        ) from None
+        raise UsageError(f"'{shown(url)}' cannot be listed ({why(error)}): check the URL and the credentials") from None
     return [files.unstrip_protocol(name) for name in found]
 
 
@@ -65,11 +63,6 @@ def open_file(url: str) -> Any:
     return files.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
 
 
-def why(error: Exception) -> str:
-    """What a store's library says, in a few words, without the URL."""
-    return _said(error)
-
-
 def _store(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
@@ -82,7 +75,8 @@ def _store(url: str) -> tuple[Any, str]:
     return files, path
 
 
-def _said(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """What a store's library says, in a few words, without the URL."""
     text = " ".join(str(error).split())
     text = re.sub(r"\w+://\S+", "…", text)[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
