@@ -8,7 +8,8 @@ import socket
 
 def free_ports(count: int) -> int:
     """The first of so many free ports that follow each other; other processes of these tests look elsewhere first."""
-    for port in range(20_000 + os.getpid() % 9_000, 60_000, count):
+    # 64 for each of neighbouring processes, below those that the system gives to whoever connects
+    for port in range(20_000 + os.getpid() % 180 * 64, 60_000, count):
         try:
             for each in range(port, port + count):
                 socket.create_server(("127.0.0.1", each)).close()
