@@ -146,6 +146,8 @@ class _Stay:
             if self._monitor in events and self._lost():
                 return False
             while (message := self._link.receive(0)) is not None:
+                if not isinstance(message, Failed):
+                    self._has_joined()  # the monitor does not see a handshake that was over before it began to look
                 if isinstance(message, Stop):
                     self._finish()
                     return True
@@ -168,6 +170,11 @@ class _Stay:
         self._link.socket.close(linger=LINGER_MS if self._joined else 0)
         self._context.destroy()
 
+    def _has_joined(self) -> None:
+        if not self._joined:
+            self._joined = True
+            self._host.say(f"joined {self._host.server}")
+
     def _lost(self) -> bool:
         """What the monitor says: whether the connection was lost.
 
@@ -176,8 +183,7 @@ class _Stay:
         """
         event = parse_monitor_message(self._monitor.recv_multipart())["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._joined = True
-            self._host.say(f"joined {self._host.server}")
+            self._has_joined()
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and self._host.keys is not None:
             key = self._host.keys.public.decode()
             raise ClipmuxError(
@@ -205,7 +211,7 @@ class _Stay:
                 child.stopping = True
                 child.kill()
         elif isinstance(message, Failed):
-            if self._children and not message.usage:
+            if not message.usage:
                 return False
             raise ClipmuxError(f"{self._host.server} has no use for this host: {message.message}")
         elif not isinstance(message, Beat):

@@ -58,12 +58,15 @@ class HostingSupervisor(Hosting, Supervisor):
 
     def _join(self, name: str, offer: Join | Offer) -> None:
         if not isinstance(offer, Join):
-            self._send_to(name, Failed("it has inference of its own: it waits for decoders (clipmux decode)"))
+            self._send_to(
+                name, Failed("it has inference of its own: it waits for decoders (clipmux decode)", usage=True)
+            )
             return
         near = self._config.decoders
         free = [seat for seat in range(near, near + self._config.far_decoders) if seat not in self._seats]
         if not free:
-            self._send_to(name, Failed(f"all {self._config.far_decoders} places for decoders of other hosts are taken"))
+            taken = f"all {self._config.far_decoders} places for decoders of other hosts are taken"
+            self._send_to(name, Failed(taken, usage=True))
             return
         host = self._hosts[name] = Host(name, offer.host, time.monotonic())
         for seat in free[: offer.decoders]:

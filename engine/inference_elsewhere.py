@@ -53,7 +53,7 @@ class InferenceElsewhere(Hosting):
         try:
             self._welcome(name, offer)
         except UsageError as error:
-            self._send_to(name, Failed(str(error)))
+            self._send_to(name, Failed(str(error), usage=True))
 
     def _welcome(self, name: str, offer: Join | Offer) -> None:
         """

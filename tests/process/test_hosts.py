@@ -7,12 +7,16 @@ import signal
 from pathlib import Path
 
 import pytest
+import zmq
 from command import assert_same, clipmux, lines, results, summary
 from elsewhere import Start, children_of, finished, until
 from ports import free_ports
 
 from clipmux.bench.videos import write_short_videos
 from clipmux.engine.keys import make_keys, read_keys, trust
+from clipmux.engine.messages import Failed, Join
+from clipmux.engine.sockets import Context, make_addresses, remove_sockets, router
+from clipmux.engine.wire import decode_control, encode
 
 
 @pytest.fixture
@@ -154,6 +158,28 @@ def test_a_host_outlives_its_server_and_goes_on_with_the_next(
     assert host.returncode == 0, said
     assert "is lost: joining again" in said
     assert len(lines(run / "results.jsonl")) == 40
+
+
+def test_a_host_that_its_server_does_not_know_joins_again(keys: tuple[Path, Path], at: str, start: Start) -> None:
+    """As of one that took the place of another between two messages. One that has no use for it ends it."""
+    addresses = make_addresses(at, keys[0])
+    context: Context = zmq.Context()
+    server = router(context, addresses.control)
+    host = start("decode", "--connect", at, "--keys", keys[1], "--workers", 1)
+    names = []
+    while len(names) < 2:
+        assert server.poll(20_000), "it does not join"
+        name, *frames = server.recv_multipart()
+        if isinstance(decode_control(frames), Join):
+            names.append(name)
+            answer = Failed("it was not heard of for too long") if len(names) == 1 else Failed("no use", usage=True)
+            server.send_multipart([name, *encode(answer)])
+    _, said = host.communicate(timeout=20)
+    context.destroy(linger=0)
+    remove_sockets(addresses)
+    assert names[0] != names[1]
+    assert host.returncode == 1
+    assert "has no use for this host: no use" in said
 
 
 def test_who_is_not_trusted_is_told_what_to_do(
