@@ -51,7 +51,7 @@ app.command("serve-inference", epilog=SERVE_INFERENCE_EXAMPLES, short_help="Infe
 @app.command(short_help="A run's outcomes as one table.")
 @exits
 def results(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, also of a run that is going on.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or its URL, also of a run that is going on.")],
     form: Annotated[str, typer.Option("--format", help="json, jsonl, csv or parquet.")] = "jsonl",
     output: Annotated[Path | None, typer.Option(help="File to write; standard output unless given.")] = None,
     per_clip: Annotated[bool, typer.Option("--per-clip", help="A row per clip, of a run with --per-clip.")] = False,
@@ -67,9 +67,11 @@ def results(
 
       clipmux results runs/first --format parquet --per-clip --output clips.parquet
     """
+    from clipmux.workers.stored import fetched
     from clipmux.workers.table import Table, write_table
 
-    write_table(Table(run, per_clip=per_clip, verbatim=verbatim), form, output)
+    with fetched(run) as folder:
+        write_table(Table(folder, per_clip=per_clip, verbatim=verbatim), form, output)
 
 
 app.command(epilog=LIVE_EXAMPLES, short_help="Watch streams as they happen.")(live)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from clipmux.workers.results import RunFolder
 from clipmux.workers.sources import Listing
+from clipmux.workers.stored import is_stored, stored_folder
 
 from .config import EngineConfig
 from .errors import ClipmuxError
@@ -41,7 +42,7 @@ def run_videos(
     listing: Listing,
     config: EngineConfig,
     *,
-    output: Path,
+    output: str | Path,
     resume: bool,
     console: Console,
     on_prediction: Callable[[Prediction], None] = lambda _: None,
@@ -53,7 +54,8 @@ def run_videos(
     Args:
         listing: the videos, and what was left out.
         config: how.
-        output: the run folder; must be empty, or hold the same run if ``resume``.
+        output: the run folder, also one of an object store by its URL; must be empty, or hold the same run if
+            ``resume``.
         resume: leave out what has an outcome there.
         console: where progress and the summary go.
         on_prediction: called with each outcome of this call.
@@ -66,16 +68,18 @@ def run_videos(
         ClipmuxError: the run itself failed.
     """
     model = read_model(config.model)
-    folder = RunFolder(output, decides=_decides(config, model), resume=resume)
     observer = observer or Observer()
-    with folder.held(), log_supervisor(folder.log, form=observer.log_format):
+    with (
+        run_folder(output, decides=_decides(config, model), resume=resume) as folder,
+        log_supervisor(folder.log, form=observer.log_format),
+    ):
         before = folder.outcomes() if resume else {}
         todo = [video for video in listing.videos if video.video_id not in before]
         resumed = len(listing.videos) - len(todo)
         config = dataclasses.replace(config.for_videos(len(todo), model), remote=any(video.url for video in todo))
         kind = kind or kind_of_run(config)
-        supervisor: Supervisor = kind(config, model, run_folder=output, log_file=folder.log, observer=observer)
-        _say_what_is_done(listing, resumed, output, console)
+        supervisor: Supervisor = kind(config, model, run_folder=folder.path, log_file=folder.log, observer=observer)
+        _say_what_is_done(listing, resumed, folder.shown, console)
         if observer.shown_at:
             log.info("metrics and health are shown at %s", observer.shown_at)
             console.print(f"{observer.shown_at}/metrics and /healthz show how it goes", highlight=False, soft_wrap=True)
@@ -88,9 +92,14 @@ def run_videos(
         start = time.monotonic()
         try:
             with _interrupts(supervisor), ProgressLine(console, len(todo)) as line:
+
+                def tick(progress: Any) -> None:
+                    folder.check()
+                    line.show(progress)
+
                 supervisor.start()
                 log.info("inference: %s", supervisor.about.get("chosen", ""))
-                for prediction in supervisor.outcomes(todo, on_tick=line.show):
+                for prediction in supervisor.outcomes(todo, on_tick=tick):
                     on_prediction(prediction)
                 figures = [*supervisor.stop(), ("supervisor", Stages().figures())]
         except ClipmuxError as error:
@@ -98,7 +107,7 @@ def run_videos(
             if isinstance(error, Interrupted):
                 done = supervisor.progress.done
                 raise Interrupted(
-                    f"interrupted with {done} of {len(todo)} videos done, all kept in '{output}': "
+                    f"interrupted with {done} of {len(todo)} videos done, all kept in '{folder.shown}': "
                     "give the same command with --resume to finish the rest"
                 ) from None
             if folder.fresh and error.exit_status == 2:
@@ -124,8 +133,25 @@ def run_videos(
         folder.write_summary({**summary, "inference": supervisor.about})
         log.info("done: %d videos, %d failed", progress.done, progress.failed)
     console.print(summary_table(summary))
-    console.print(f"results are in {output}", highlight=False, soft_wrap=True)
+    console.print(f"results are in {folder.shown}", highlight=False, soft_wrap=True)
     return SOME_FAILED if progress.failed or failed_before else CLASSIFIED
+
+
+@contextlib.contextmanager
+def run_folder(output: str | Path, *, decides: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
+    """The run folder, for this run alone.
+
+    Raises:
+        UsageError: see ``RunFolder`` and ``stored_folder``.
+        ClipmuxError: the last of it could not be put into its store.
+    """
+    if is_stored(str(output)):
+        with stored_folder(str(output), decides=decides, resume=resume) as folder:
+            yield folder
+    else:
+        folder = RunFolder(Path(output), decides=decides, resume=resume)
+        with folder.held():
+            yield folder
 
 
 def show_failures(failures: list[Prediction], console: Console) -> None:
@@ -165,7 +191,7 @@ def _decides_segments(config: EngineConfig) -> dict[str, Any] | None:
     return {name: getattr(config, name) for name in ("enter", "leave", "min_duration_s", "smooth", "frame_rate")}
 
 
-def _say_what_is_done(listing: Listing, resumed: int, output: Path, console: Console) -> None:
+def _say_what_is_done(listing: Listing, resumed: int, output: str, console: Console) -> None:
     for name, reason in listing.skipped:
         log.info("skipped %s: %s", name, reason)
     if listing.skipped:

@@ -60,7 +60,7 @@ def _classify(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="Model folder, or 'demo'.")] = "",
-    output: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
+    output: Annotated[str, typer.Option(help="Run folder to write, also one of an object store by its URL.")] = "",
     annotations: Annotated[Path | None, typer.Option(help="The reference's JSON, in place of INPUT.")] = None,
     root: Annotated[Path | None, typer.Option(help="Where ROOT/<label>/<video_id> are.")] = None,
     subset: Annotated[str, typer.Option(help="Subset of the annotations.")] = "validation",
@@ -143,7 +143,7 @@ def _classify(
     """What several commands have in common: ``start`` is ``run_videos`` or takes its place."""
     if not model:
         raise UsageError("no --model: give a model folder (clipmux build export makes one), or 'demo'")
-    if output is None:
+    if not output:
         raise UsageError("no --output: give the run folder to write, for example runs/first")
 
     from .config import EngineConfig, parse_delay, parse_workers

@@ -13,7 +13,7 @@ CLIPMUX = str(Path(sys.executable).parent / "clipmux")
 
 
 def clipmux(
-    *args: object, stdin: str | None = None, timeout: float = 240, **env: str
+    *args: object, stdin: str | None = None, timeout: float = 240, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
@@ -24,6 +24,7 @@ def clipmux(
         text=True,
         timeout=timeout,
         check=False,
+        cwd=cwd,
         env={**os.environ, "COLUMNS": "200", **env},
     )
 

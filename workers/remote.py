@@ -1,4 +1,4 @@
-"""Videos in object stores and on web servers, by URL. fsspec lists and reads them, a range at a time.
+"""Object stores and web servers, by URL. fsspec lists what is there and reads it, a range at a time.
 
 What a store wants to know (credentials, region, endpoint), its own library takes from where it always does: the
 environment, ``~/.aws``. fsspec and those libraries are the extra ``clipmux[remote]``.
@@ -39,7 +39,7 @@ def find(url: str) -> list[str] | None:
     """
     if url.lower().startswith("http"):
         return None
-    files, path = _store(url)
+    files, path = store(url)
     try:
         if glob.has_magic(path):
             found = [name for name, entry in files.glob(path, detail=True).items() if entry["type"] == "file"]
@@ -59,15 +59,24 @@ def open_file(url: str) -> Any:
         UsageError: what reads such URLs is not installed.
         Exception: of the store's own library, or OSError, where it cannot be opened.
     """
-    files, path = _store(url)
+    files, path = store(url)
     return files.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
 
 
-def _store(url: str) -> tuple[Any, str]:
+def store(url: str, *, fresh: bool = False) -> tuple[Any, str]:
+    """What reads such URLs, and what it calls this one.
+
+    Args:
+        url: of an object or a folder.
+        fresh: it remembers no list of a folder, for what changes while we look.
+
+    Raises:
+        UsageError: what reads such URLs is not installed.
+    """
     try:
         from fsspec.core import url_to_fs
 
-        files, path = url_to_fs(url)
+        files, path = url_to_fs(url, **({"use_listings_cache": False, "skip_instance_cache": True} if fresh else {}))
     except ImportError as error:
         raise UsageError(
             f"'{shown(url)}' needs what is not installed ({error}): pip install 'clipmux[remote]'"

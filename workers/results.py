@@ -27,6 +27,8 @@ from clipmux.engine.prediction import Prediction
 from clipmux.engine.streams import url_in_place_of_path
 from clipmux.engine.wire import HEADER_MOST
 
+from .remote import STORES
+
 RESULTS = "results.jsonl"
 FAILURES = "failures.jsonl"
 SEGMENTS = "segments.jsonl"
@@ -112,21 +114,36 @@ class RunFolder:
         path: the folder.
         decides: everything that the results depend on; a resumed run must be asked for the same.
         resume: go on with what is there.
+        shown: what it is called where people read of it; its path unless given.
+        check: raises if the run cannot go on since its results get nowhere.
 
     Raises:
         UsageError: it is a URL, cannot be written, is not empty, or holds another run.
     """
 
-    def __init__(self, path: Path, *, decides: dict[str, Any], resume: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        decides: dict[str, Any],
+        resume: bool,
+        shown: str = "",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         if url := url_in_place_of_path(str(path)):  # a folder called "s3:" would be made here, and nobody told
-            raise UsageError(f"the run folder '{url}' is a URL, and results are written to a disk: give a folder")
+            raise UsageError(
+                f"the run folder '{url}' is a URL that nothing can be written to: give a folder, or one of a store ("
+                f"{', '.join(f'{scheme}://' for scheme in STORES)})"
+            )
         self.path = path
+        self.shown = shown or str(path)
+        self.check = check
         try:
             path.mkdir(parents=True, exist_ok=True)
             existing = {entry.name for entry in path.iterdir()} - BEGUN
             if existing and not resume:
                 remedy = "give another --output" + (", or --resume to go on with it" if "run.json" in existing else "")
-                raise UsageError(f"the run folder '{path}' is not empty: {remedy}")
+                raise UsageError(f"the run folder '{self.shown}' is not empty: {remedy}")
             self.fresh = not existing
             asked = {"format": FORMAT, **decides}
             if existing:
@@ -137,27 +154,20 @@ class RunFolder:
                 write_json(path / "run.json", asked)
         except OSError as error:
             raise UsageError(
-                f"the run folder '{path}' cannot be written ({error.strerror}): give another --output"
+                f"the run folder '{self.shown}' cannot be written ({error.strerror}): give another --output"
             ) from None
 
     @property
     def log(self) -> Path:
         return self.path / "run.log"
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[None]:
         """Keep other runs out of the folder.
 
         Raises:
             UsageError: one is in it.
         """
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            if not _lock(folder, patience_s=0.0):
-                raise UsageError(f"another run is writing to '{self.path}': wait for its end, or give another --output")
-            yield
-        finally:
-            os.close(folder)
+        return hold(self.path, shown=self.shown)
 
     def outcomes(self) -> dict[str, bool]:
         """The video ids that have an outcome, and whether it is a result; repairs a torn last line.
@@ -209,14 +219,43 @@ class RunFolder:
         except (OSError, ValueError):
             before = None
         if not isinstance(before, dict):
-            raise UsageError(f"'{self.path}' is not a run folder (no run.json to read): give another --output")
+            raise UsageError(f"'{self.shown}' is not a run folder (no run.json to read): give another --output")
         differences = [
             f"{key} {before.get(key)!r}, this one {value!r}" for key, value in asked.items() if before.get(key) != value
         ]
         if differences:
             raise UsageError(
-                f"the run in '{self.path}' has {'; '.join(differences)}: resume with the same, or give another --output"
+                f"the run in '{self.shown}' has {'; '.join(differences)}: "
+                "resume with the same, or give another --output"
             )
+
+
+@contextlib.contextmanager
+def hold(path: Path, *, shown: str) -> Iterator[None]:
+    """Keep other runs out of a folder.
+
+    Raises:
+        UsageError: one is in it.
+    """
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        if not _lock(folder, patience_s=0.0):
+            raise UsageError(f"another run is writing to '{shown}': wait for its end, or give another --output")
+        yield
+    finally:
+        os.close(folder)
+
+
+def mend(folder: Path) -> None:
+    """Make a journal that a crash left whole: no torn line, no segments without a result.
+
+    Raises:
+        ClipmuxError: a line is not one that we wrote, or somebody is still writing.
+    """
+    with _alone(folder):
+        for name in (FAILURES, RESULTS, SEGMENTS):
+            _repair(folder / name)
+        _keep_finished(folder)
 
 
 def recover(folder: Path, wanted: Container[str]) -> Iterator[dict[str, Any]]:

@@ -6,20 +6,15 @@ import http.server
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import assert_same, clipmux, lines, results
-from ports import free_ports
+from object_store import Bucket
 
 from clipmux.bench.videos import write_short_videos
-
-KEYS = {"AWS_ACCESS_KEY_ID": "mine", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture(scope="module")
@@ -88,19 +83,6 @@ def site(videos: Path) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture
-def store() -> Iterator[str]:
-    """The address of an S3 server."""
-    pytest.importorskip("moto", reason="moto is not installed (pip install 'clipmux[dev]')")
-    port = free_ports(1)
-    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
 def test_a_web_servers_videos_give_what_files_give(videos: Path, local: Path, site: str, tmp_path: Path) -> None:
     """Also one that needs a signature, which is nowhere to be seen; and what is not there fails by itself."""
     pytest.importorskip("aiohttp", reason="aiohttp is not installed (pip install 'clipmux[remote]')")
@@ -122,19 +104,12 @@ def test_a_web_servers_videos_give_what_files_give(videos: Path, local: Path, si
 
 
 def test_an_object_stores_videos_give_what_files_give(
-    videos: Path, local: Path, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    videos: Path, local: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
     """A folder, a glob and one object; results by --resume after the bucket has lost one."""
-    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 'clipmux[remote]')")
-    environment = {**KEYS, "AWS_ENDPOINT_URL": store}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    wait_for(store)
-    files = s3fs.S3FileSystem(skip_instance_cache=True)
-    files.mkdir("bucket")
     for video in sorted(videos.iterdir()):
-        files.put(str(video), f"bucket/in/deep/{video.name}")
-    files.pipe("bucket/in/notes.txt", b"no video")
+        bucket.files.put(str(video), f"bucket/in/deep/{video.name}")
+    bucket.files.pipe("bucket/in/notes.txt", b"no video")
     one = min(videos.iterdir())
     for name, given in (
         ("folder", "s3://bucket/in/"),
@@ -154,20 +129,6 @@ def test_an_object_stores_videos_give_what_files_give(
     no_video = clipmux("run", "s3://bucket/in/*.txt", "--model", "demo", "--output", tmp_path / "none")
     assert no_video.returncode == 2
     assert "holds no video" in no_video.stderr
-
-
-def wait_for(url: str) -> None:
-    import urllib.request
-
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()  # noqa: S310  (our own server)
-        except OSError:
-            assert time.monotonic() < deadline, "the S3 server does not start"
-            time.sleep(0.1)
-        else:
-            return
 
 
 @pytest.mark.parametrize(

@@ -338,6 +338,6 @@ def test_a_run_folder_that_is_a_url_is_refused_and_not_made_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for resume in (False, True):
-        with pytest.raises(UsageError, match=r"'s3://\*\*\*@bucket/run1' is a URL, and results are written to a disk"):
+        with pytest.raises(UsageError, match=r"'s3://\*\*\*@bucket/run1' is a URL that nothing can be written to"):
             RunFolder(Path("s3://key:hunter2@bucket/run1"), decides=ASKED, resume=resume)
     assert not list(tmp_path.iterdir())
