@@ -462,8 +462,8 @@ class _Uploading:
 class _Segments:
     """The lines of ``segments.jsonl``, as the results come that they belong to.
 
-    They are in the same order. Only at the end there may be some without a result, of a collector that died; its successor
-    takes them away before it goes on.
+    They are in the same order. Only at the end there may be some without a result, of a collector that died, which its
+    successor takes away before it goes on.
     """
 
     def __init__(self, path: Path) -> None:
