@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,6 @@ from .options import WORKERS
 from .run_cli import RAY_EXAMPLES, RUN_EXAMPLES, SERVE_EXAMPLES, run, run_on_ray, serve
 
 app = typer.Typer(
-    help="Video classification at the speed of the accelerator. Start with: clipmux demo",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CLIPMUX"},
     pretty_exceptions_enable=False,
@@ -30,6 +30,25 @@ app.add_typer(build_app, name="build")
 app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
 app.command(short_help="What a load needs: cores, hosts, links, devices.")(plan)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"clipmux {metadata.version('clipmux')}")
+        raise typer.Exit
+
+
+VERSION = typer.Option(
+    "--version", help="Say which version this is.", callback=_say_version, is_eager=True, allow_from_autoenv=False
+)
+
+
+@app.callback()
+def clipmux(version: Annotated[bool, VERSION] = False) -> None:
+    """Video classification at the speed of the accelerator.
+
+    Start with: clipmux demo
+    """
 
 
 def main() -> None:

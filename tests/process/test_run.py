@@ -239,7 +239,8 @@ def test_plain_progress_lines_when_not_a_terminal(short_videos: Path, null_model
 @pytest.mark.parametrize(
     ("command", "example"),
     [
-        (["--help"], "clipmux demo"),
+        (["--help"], "Start with: clipmux demo"),
+        (["--version"], "clipmux 0."),
         (["run", "--help"], "clipmux run videos/ --model model"),
         (["eval", "-h"], "-k 1 -k 5"),
     ],
