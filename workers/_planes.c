@@ -32,6 +32,7 @@ enum { BLACK, GAIN, RED_V, GREEN_U, GREEN_V, BLUE_U, COLOURS };
 enum { RED, GREEN, BLUE, CHANNELS };
 enum { STEP = 32, TILE = 8 };  /* numbers that are worked on at once; lines in a band */
 enum { MOST = 1 << 15 };       /* rows, columns and taps at most: products of two fit easily */
+enum { FEW = 8 };              /* taps that are added up at once */
 enum { REMEMBERED = 2 };       /* lines of chroma, those above and below a line of pixels */
 
 typedef struct {
@@ -267,38 +268,71 @@ make_rgb(Plan *plan, const Plane planes[], int end)
 
 /* --- scaling ----------------------------------------------------------------------------------------------------- */
 
-/* Output `output`: taps lines of a ring of `ring` lines, weighted; `count` numbers, whole steps. */
-INTO_CALLER void
-add_taps(const Taps *taps, int output, int start, const uint16_t *lines, int ring, int count, uint16_t *out)
+/* How many taps of an output count: many have fewer than others. */
+INTO_CALLER int
+used_taps(const Taps *taps, const uint16_t *weights)
 {
-    const uint16_t *weights = taps->weights + (size_t)output * taps->taps;
     int used = taps->taps;
-    while (used > 0 && weights[used - 1] == 0) /* many outputs have fewer taps than others */
+    while (used > 1 && weights[used - 1] == 0)
         used--;
-    for (int at = 0; at < count; at += STEP) {
-        uint16_t sums[STEP];
-        for (int i = 0; i < STEP; i++)
-            sums[i] = taps->biases[output];
-        const uint16_t *from = lines + (size_t)start * count + at, *end = lines + (size_t)ring * count;
-        for (int tap = 0; tap < used; tap++) {
-            const uint16_t weight = weights[tap];
-            for (int i = 0; i < STEP; i++)
-                sums[i] += share(from[i], weight);
-            from += count;
-            if (from >= end)
-                from -= (size_t)ring * count;
-        }
-        for (int i = 0; i < STEP; i++)
-            out[at + i] = sums[i];
+    return used;
+}
+
+/* The weighted sum of lines; `count` numbers, whole steps. `taps` is a constant where it is compiled, so that weights
+ * stay in registers. */
+INTO_CALLER void
+weigh(const uint16_t *const lines[], const uint16_t *weights, const int taps, uint16_t bias, size_t count, uint16_t *out)
+{
+    const uint16_t *line[FEW];
+    uint16_t weight[FEW];
+#pragma GCC unroll 8
+    for (int tap = 0; tap < taps; tap++) {
+        line[tap] = lines[tap];
+        weight[tap] = weights[tap];
+    }
+    count -= count % STEP;
+#pragma GCC ivdep
+    for (size_t i = 0; i < count; i++) {
+        uint16_t sum = bias;
+#pragma GCC unroll 8
+        for (int tap = 0; tap < taps; tap++)
+            sum += share(line[tap][i], weight[tap]);
+        out[i] = sum;
     }
 }
 
-/* One line of the band, from lines of RGB. */
+/* One line of the band, from lines of RGB in their ring. */
 FOR_EACH_PROCESSOR static void
 scale_rows(const Plan *plan, int output, uint16_t *out)
 {
-    add_taps(&plan->rows, output, plan->rows.starts[output] % plan->kept, plan->rgb, plan->kept, CHANNELS * plan->wide,
-             out);
+    const Taps *rows = &plan->rows;
+    const uint16_t *weights = rows->weights + (size_t)output * rows->taps, *lines[FEW];
+    const uint16_t bias = rows->biases[output];
+    const int used = used_taps(rows, weights);
+    size_t count = (size_t)CHANNELS * plan->wide;
+    int from = rows->starts[output] % plan->kept, tap = 0;
+    for (; tap < FEW && tap < used; tap++) {
+        lines[tap] = plan->rgb + from * count;
+        from = from + 1 < plan->kept ? from + 1 : 0;
+    }
+    switch (tap) {
+    case 1: weigh(lines, weights, 1, bias, count, out); break;
+    case 2: weigh(lines, weights, 2, bias, count, out); break;
+    case 3: weigh(lines, weights, 3, bias, count, out); break;
+    case 4: weigh(lines, weights, 4, bias, count, out); break;
+    case 5: weigh(lines, weights, 5, bias, count, out); break;
+    case 6: weigh(lines, weights, 6, bias, count, out); break;
+    case 7: weigh(lines, weights, 7, bias, count, out); break;
+    default: weigh(lines, weights, FEW, bias, count, out);
+    }
+    for (; tap < used; tap++) { /* where one pixel comes from many */
+        const uint16_t *line = plan->rgb + from * count, weight = weights[tap];
+        count -= count % STEP;
+#pragma GCC ivdep
+        for (size_t i = 0; i < count; i++)
+            out[i] += share(line[i], weight);
+        from = from + 1 < plan->kept ? from + 1 : 0;
+    }
 }
 
 /* The band's columns, one a line, in whole steps from 0 to 255. */
@@ -308,10 +342,18 @@ scale_columns(const Plan *plan)
     const Taps *columns = &plan->columns;
     const uint16_t least = BASE - (1 << (FRACTION_BITS - 1));
     for (int column = 0; column < columns->outputs; column++) {
-        uint16_t *out = plan->scaled + (size_t)column * STEP;
-        add_taps(columns, column, columns->starts[column] - plan->low * plan->across, plan->turned, MOST, STEP, out);
+        const uint16_t *weights = columns->weights + (size_t)column * columns->taps;
+        const uint16_t *from = plan->turned + (size_t)(columns->starts[column] - plan->low * plan->across) * STEP;
+        const int used = used_taps(columns, weights);
+        uint16_t sums[STEP], *out = plan->scaled + (size_t)column * STEP;
+        for (int i = 0; i < STEP; i++)
+            sums[i] = columns->biases[column];
+        for (int tap = 0; tap < used; tap++)
+            for (int i = 0; i < STEP; i++)
+                sums[i] += share(from[tap * STEP + i], weights[tap]);
+#pragma GCC ivdep
         for (int i = 0; i < STEP; i++) {
-            const uint16_t value = out[i] > least ? (uint16_t)(out[i] - least) >> FRACTION_BITS : 0;
+            const uint16_t value = (uint16_t)((sums[i] > least ? sums[i] : least) - least) >> FRACTION_BITS;
             out[i] = value < 255 ? value : 255;
         }
     }
