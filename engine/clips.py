@@ -86,7 +86,9 @@ class ClipSender:
     """
 
     def __init__(self, context: Context, ways: Sequence[Way], name: str) -> None:
-        self._ends = [_End(context, way, name) for way in ways]
+        ends = [_End(context, way, name) for way in ways]
+        first = max(0, ways[0].seat) % len(ends)
+        self._ends = ends[first:] + ends[:first]  # where all have as many slots, not all decoders take the same
         self._end = self._ends[0]
         self._poller = zmq.Poller()
         for end in self._ends:

@@ -59,6 +59,7 @@ class Inference:
 
     def __init__(self, config: EngineConfig, setting: Setting, context: Context, link: Link) -> None:
         model = _the_model(config, setting)
+        self._process = setting.name
         device = self._name = config.devices[setting.content["device"]]
         keep_to_cores(device)
         name = choose(config.backend, device, model.target)
@@ -148,7 +149,7 @@ class Inference:
             self._clips.release(dropped)
         if now - self._drops_at >= DROPS_EVERY_S and (drops := self._batcher.drops) != self._drops_told:
             self._drops_told, self._drops_at = drops, now
-            message = Drops([[stream, count] for stream, count in drops.items()])
+            message = Drops(self._process, [[stream, count] for stream, count in drops.items()])
             self._reports.send_multipart(encode(message))
 
     def _dispatch(self) -> None:

@@ -141,10 +141,6 @@ class LiveSupervisor(Processes):
         observer: Observer | None = None,
     ) -> None:
         check_streams(streams, model.labels, live.max_streams)
-        if len(config.devices) > 1:
-            raise UsageError(
-                f"--device is '{config.device}': live streams have one device, run several beside each other"
-            )
         config = dataclasses.replace(config, workers=live.max_streams)
         super().__init__(config, model, run_folder=None, log_file=log_file, modules=LIVE_MODULES, observer=observer)
         self.streams: dict[int, Stream] = {}
@@ -168,11 +164,12 @@ class LiveSupervisor(Processes):
             ClipmuxError: a process did not start.
         """
         self._open()
-        self._start_inference(0)
+        for device in range(len(self._config.devices)):
+            self._start_inference(device)
         self._start_child(WATCHER)
         if self._http is not None:
             self._start_child(PAGE)
-        while not (self._ready(INFERENCE) and all(child.ready for child in self._children.values())):
+        while not (self._all_can_score and all(child.ready for child in self._children.values())):
             self._turn()
         for config in self._asked:
             self._add(config)
@@ -288,7 +285,7 @@ class LiveSupervisor(Processes):
     # -- life and death ------------------------------------------------------------------------------------------------
 
     def _clip_layout(self) -> Layout:
-        fits = self._config.queue_bytes // self._model.clip_bytes // self._live.max_streams
+        fits = self._config.queue_bytes // len(self._config.devices) // self._model.clip_bytes // self._live.max_streams
         return Layout(self._live.max_streams, max(3, min(fits, self._live.clips_in_time)), self._model.clip_shape)
 
     def _told(self, role: str) -> dict[str, Any]:
@@ -428,7 +425,7 @@ class LiveSupervisor(Processes):
     def _drain(self) -> Iterator[dict[str, Any]]:
         """Wait until the watcher has told all that is to be told of streams that have ended."""
         deadline = time.monotonic() + self._live.max_latency_s + DRAIN_S
-        while not self.streams.keys() <= set(self._counts(WATCHER).get("settled", [])):
+        while not self.streams.keys() <= self._settled:
             if time.monotonic() > deadline:
                 log.warning("some of the last clips were not scored within %g s", self._live.max_latency_s + DRAIN_S)
                 return
@@ -464,9 +461,11 @@ class LiveSupervisor(Processes):
                 self._send(child, message)
 
     def _tell_totals(self, now: float) -> None:
-        counts = self._counts(INFERENCE)
-        busy = counts.get("busy_s", {}).get("infer", 0.0)
-        self._marks.append((now, counts.get("clips", 0), sum(counts.get("batch_sizes", {}).values()), busy))
+        devices = [child.counts for child in self._children.values() if child.role == INFERENCE]
+        scored_so_far = sum(counts.get("clips", 0) for counts in devices)
+        batches_so_far = sum(sum(counts.get("batch_sizes", {}).values()) for counts in devices)
+        busy = sum(counts.get("busy_s", {}).get("infer", 0.0) for counts in devices)
+        self._marks.append((now, scored_so_far, batches_so_far, busy))
         then, clips, batches, busy_then = self._marks[0]
         seconds = max(now - then, 0.001)
         scored, sent = self._marks[-1][1] - clips, self._marks[-1][2] - batches
@@ -475,8 +474,8 @@ class LiveSupervisor(Processes):
         self.totals = {
             "streams": len(states),
             **{state: states.count(state) for state in (LIVE, STALLED, RECONNECTING, ENDED)},
-            "clips": counts.get("clips", 0),
-            "dropped": sum(counts.get("drops", {}).values()) + lost,
+            "clips": scored_so_far,
+            "dropped": sum(sum(counts.get("drops", {}).values()) for counts in devices) + lost,
             "clips_per_s": scored / seconds,
             "batch_fill": scored / sent / self.about.get("preferred_batch", 1) if sent else 0.0,
             "device_busy": (busy - busy_then) / seconds / self.about.get("runners", 1),
@@ -485,8 +484,10 @@ class LiveSupervisor(Processes):
             if child.role == WATCHER and child.ready:
                 self._send(child, Totals(self.totals))
 
-    def _counts(self, role: str) -> dict[str, Any]:
-        return next((child.counts for child in self._children.values() if child.role == role), {})
+    @property
+    def _settled(self) -> set[int]:
+        """Streams that have ended and of which the watcher has told everything."""
+        return {number for child in self._children.values() for number in child.counts.get("settled", [])}
 
 
 def _longer(seconds: float, limit: float, what: str) -> str:

@@ -51,7 +51,9 @@ def live(
     max_streams: Annotated[int, typer.Option(help="Streams there is memory for; 0: twice as many, 16 at least.")] = 0,
     max_batch: Annotated[int, typer.Option(help="Clips in one device call at most, up to 64.")] = 64,
     max_delay: Annotated[float, typer.Option(help="Seconds a clip may wait for its batch to fill.")] = 0.03,
-    device: Annotated[str, typer.Option(help="cpu, cores like cpu:0-7, mlu:0 or cuda:0.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cores like cpu:0-7, mlu:0 or cuda:0; several with commas between.")
+    ] = "cpu",
     backend: Annotated[str, typer.Option(help="auto, openvino, magicmind, torch, or null (fixed scores).")] = "auto",
     null_delay: Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")] = "0+0",
     preprocess: Annotated[str, typer.Option(help="Frames to pixels: fast, or exact as the reference.")] = "fast",

@@ -257,11 +257,18 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Drops:
-    """Inference to watcher, about once a second where there are any: ``[stream, clips dropped so far]`` of each."""
+    """Inference to watcher, about once a second where there are any.
 
+    Args:
+        process: the name of the inference process, of which a machine with several devices has several.
+        counts: ``[stream, clips dropped so far]`` of each stream that lost any.
+    """
+
+    process: str
     counts: list[list[int]]
 
     def __post_init__(self) -> None:
+        _text("process", self.process)
         if not isinstance(self.counts, list):
             raise MessageError(f"counts are {quoted(self.counts)}, a list belongs there")
         for pair in self.counts:

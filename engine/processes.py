@@ -457,6 +457,11 @@ class Processes(ABC):
         """A process of this role is there and ready."""
         return any(child.role == role and child.ready for child in self._children.values())
 
+    @property
+    def _all_can_score(self) -> bool:
+        """All devices work that were asked for."""
+        return len(self._abouts) == len(self._config.devices)
+
     def _ended(self, child: Child) -> None:
         status = self._reap(child)
         if child.stopping:
@@ -495,9 +500,10 @@ class Processes(ABC):
             )
         self._due.append((now + wait, child.role, child.seat))
 
-    def _can_do_without(self, child: Child) -> bool:  # noqa: ARG002  (most are alone in what they do)
-        """The engine goes on when this child is not replaced."""
-        return False
+    def _can_do_without(self, child: Child) -> bool:
+        """The engine goes on when this child is not replaced: of several devices some may be lost."""
+        due = any(role == INFERENCE for _, role, _ in self._due)
+        return child.role == INFERENCE and (due or any(other.role == INFERENCE for other in self._children.values()))
 
     def _start_due(self, now: float) -> None:
         due = [start for start in self._due if start[0] <= now]

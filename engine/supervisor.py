@@ -218,8 +218,7 @@ class Supervisor(Processes):
 
     @property
     def _all_can_score(self) -> bool:
-        """What was asked for works, all of it."""
-        return self._can_score and len(self._abouts) == len(self._config.devices)
+        return self._can_score and super()._all_can_score
 
     @property
     def _all_ready(self) -> bool:
@@ -262,11 +261,6 @@ class Supervisor(Processes):
 
     def _start_decoder(self, seat: int) -> None:
         self._start_child(DECODER, seat)
-
-    def _can_do_without(self, child: Child) -> bool:
-        """Of several devices some may be lost, which leaves their videos to the others."""
-        due = any(role == INFERENCE for _, role, _ in self._due)
-        return child.role == INFERENCE and (due or any(other.role == INFERENCE for other in self._children.values()))
 
     def _hand_out_again(self, child: Child, how: str) -> None:
         """A dead decoder came to grief over what it was decoding; what it sent before may never have left it."""

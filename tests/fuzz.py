@@ -142,8 +142,11 @@ def corpus() -> list[tuple[str, Callable[[Frames], object], list[bytes]]]:
         VideoFailed(3, 1, "a", "/a", "open", "Kind", "why"),
     ]
     live = [
-        scores, StreamState(0, 1, "live", "", 1.0, {"fps": 25.0}), Thumbnail(0, 1, 1.0, b"jpeg"), Drops([[0, 3]])
-    ]  # fmt: skip
+        scores,
+        StreamState(0, 1, "live", "", 1.0, {"fps": 25.0}),
+        Thumbnail(0, 1, 1.0, b"jpeg"),
+        Drops("inference-1", [[0, 3]]),
+    ]
     takes: list[tuple[str, Callable[[Frames], object], list[Any]]] = [
         ("clip", lambda frames: decode_clip(frames, SHAPE), [clip]),
         ("placed", decode_placed, [Placed(key, 1.5, 7), Claim(1, 3)]),

@@ -146,8 +146,8 @@ class Stage:
         key = ClipKey(stream, connection, index, Segment(16 * index + 1, 16 * index + 17, times))
         self._reports.send_multipart(encode(Scores((key,), row, (time.monotonic() - late_s,))))
 
-    def drops(self, *counts: tuple[int, int]) -> None:
-        self._reports.send_multipart(encode(Drops([list(pair) for pair in counts])))
+    def drops(self, *counts: tuple[int, int], process: str = "inference-1") -> None:
+        self._reports.send_multipart(encode(Drops(process, [list(pair) for pair in counts])))
 
     def thumbnail(self, stream: int, colour: tuple[int, int, int] = (40, 90, 90), *, connection: int = 1) -> None:
         self.picture(stream, Image.new("RGB", (320, 180), colour), connection=connection)

@@ -65,8 +65,8 @@ class Watched:
         """Scored in this connection."""
         self._dropped_before = 0
         """By the camera, in earlier connections."""
-        self._dropped_late = 0
-        """By inference, in all connections."""
+        self._dropped_by: dict[str, int] = {}
+        """By each inference process, in all connections."""
         self._dropped_late_before = 0
         self._heard = 0.0
         self.picture_at: float | None = None
@@ -107,9 +107,9 @@ class Watched:
         self._state = StreamState(state.stream, state.connection, state.state, state.detail, state.at, figures)
         return self._connect(state.connection, unix) if state.connection > self._connection else []
 
-    def dropped(self, count: int) -> None:
-        """Take how many of its clips inference has dropped so far."""
-        self._dropped_late = count
+    def dropped(self, process: str, count: int) -> None:
+        """Take how many of its clips an inference process has dropped so far."""
+        self._dropped_by[process] = count
 
     def tick(self, now: float, unix: float) -> Lines:
         """Look for what has waited long enough: clips for earlier ones, events of a stream that gives no more clips."""
@@ -184,6 +184,10 @@ class Watched:
         if not ordered:
             return None
         return {f"p{percent}": round(_percentile(ordered, percent), 4) for percent in (50, 99)}
+
+    @property
+    def _dropped_late(self) -> int:
+        return sum(self._dropped_by.values())
 
     # -- clips in order ------------------------------------------------------------------------------------------------
 

@@ -136,7 +136,7 @@ class Watcher:
         elif isinstance(report, Drops):
             for number, count in report.counts:
                 if stream := self._streams.get(number):
-                    stream.dropped(count)
+                    stream.dropped(report.process, count)
         elif stream := self._streams.get(report.stream):
             stream.picture_at = unix - (now - report.at)
             self._send_feed(b"thumb", packed_thumbnail(stream.name, report))

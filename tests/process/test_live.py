@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
+import time
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,6 +18,10 @@ from command import clipmux
 from live_command import children, events_of, listed, running, until
 
 from clipmux.bench.videos import write_short_videos
+
+CORES = sorted(os.sched_getaffinity(0))[:2]
+TWO = ",".join(f"cpu:{core}" for core in CORES)
+two_devices = pytest.mark.skipif(len(CORES) < 2, reason="two cores are needed, to be two devices")
 
 
 @pytest.fixture(scope="session")
@@ -127,24 +136,81 @@ def test_the_watcher_is_replaced_and_goes_on_telling(cameras: list[Path]) -> Non
         assert process.returncode == 0
 
 
+@two_devices
+def test_streams_are_shared_out_among_devices_and_their_events_are_those_of_one(
+    cameras: list[Path], tmp_path: Path
+) -> None:
+    told = {}
+    for device in (TWO.split(",")[0], TWO):
+        output, log = tmp_path / f"{device}.jsonl", tmp_path / f"{device}.log"
+        words = ["live", *cameras, "--model", "demo", "--pace", 2, "--stride-s", 0.16, "--max-latency", 10]
+        done = clipmux(*words, "--device", device, "--output", output, "--log", log)
+        assert done.returncode == 0, done.stderr
+        keys = ("stream", "event", "label", "start_s", "end_s", "connection")
+        told[device] = sorted(tuple(str(event[key]) for key in keys) for event in events_of(output.read_text()))
+    assert told[TWO] == told[TWO.split(",")[0]]
+    clips = {each["device"]: each["clips"] for each in figures_of(log, "inference")}
+    assert set(clips) == set(TWO.split(","))
+    assert all(count > 10 for count in clips.values()), clips
+
+
+@two_devices
+def test_a_device_that_is_lost_for_good_leaves_the_streams_to_the_others(
+    cameras: list[Path], null_model: Path, tmp_path: Path
+) -> None:
+    """One that is killed is started again; one that is killed again and again is not, and nothing ends."""
+    log = tmp_path / "log"
+    words = ["--model", null_model, "--backend", "null", "--device", TWO, "--loop", "--log", log]
+    with running(*cameras, *words) as (process, said):
+        until(lambda: said.read_text().count(": live") == 2)
+        survivor = children(process, "inference")[0].pid
+        killed = {survivor}
+        while "restarts did not help: the others go on without it" not in log.read_text():
+            if victims := [pid for pid in ready_inference(log) if pid not in killed]:
+                killed.add(victims[0])
+                os.kill(victims[0], signal.SIGKILL)
+            time.sleep(0.05)
+        until(lambda: len(children(process, "camera")) == 2)
+        assert [it.pid for it in children(process, "inference")] == [survivor]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    assert sum(each["clips"] for each in figures_of(log, "inference")) > 0
+
+
+def ready_inference(log: Path) -> list[int]:
+    """Process numbers of inference that was ready, in the order in which they began."""
+    text = log.read_text()
+    started = re.findall(r"(inference-\d+) started as process (\d+)\n", text)
+    return [int(pid) for name, pid in started if f"{name} is ready" in text]
+
+
+def figures_of(log: Path, role: str) -> list[dict[str, Any]]:
+    """What the processes of a role said at their end."""
+    told = [json.loads(line.split("figures: ")[1]) for line in log.read_text().splitlines() if "figures: " in line]
+    return [each for each in told if each["role"] == role]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("two", marks=two_devices)])
 def test_more_than_the_device_can_do_is_dropped_from_whom_it_is_fair_to_drop(
-    cameras: list[Path], tmp_path: Path, null_model: Path
+    device: str, cameras: list[Path], tmp_path: Path, null_model: Path
 ) -> None:
     """``null`` at 10 clips a second, and 12 a second from either stream, one with four times the weight."""
+    delay = "0+100" if device == "cpu" else "0+200"  # of each
     streams = listed(tmp_path / "streams.toml", {"a": (cameras[0], "weight = 4"), "b": (cameras[1], "weight = 1")})
     log = tmp_path / "log"
     done = clipmux(
-        "live", "--streams", streams, "--model", null_model, "--backend", "null", "--null-delay", "0+100",
-        "--stride-s", 0.08, "--max-latency", 0.5, "--max-batch", 1, "--log", log,
+        "live", "--streams", streams, "--model", null_model, "--backend", "null", "--null-delay", delay,
+        "--stride-s", 0.08, "--max-latency", 0.8, "--max-batch", 1, "--log", log,
+        "--device", TWO if device == "two" else device,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    figures = [json.loads(line.split("figures: ")[1]) for line in log.read_text().splitlines() if "figures: " in line]
-    (inference,) = [told for told in figures if told["role"] == "inference"]
-    drops = inference["drops"]
-    assert (
-        inference["clips"] + sum(drops.values()) == 2 * 44
-    )  # windows of 16 in 100 frames, every other one, and an end
-    assert drops["1"] > 2 * drops.get("0", 0)
+    devices = figures_of(log, "inference")
+    assert len(devices) == (2 if device == "two" else 1)
+    drops = Counter({number: sum(each["drops"].get(number, 0) for each in devices) for number in ("0", "1")})
+    # windows of 16 in 100 frames, every other one, and an end
+    assert sum(each["clips"] for each in devices) + drops.total() == 2 * 44
+    assert drops["1"] > 2 * drops["0"]
 
 
 @pytest.mark.parametrize(

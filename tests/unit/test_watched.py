@@ -67,8 +67,10 @@ def test_drops_are_those_of_all_connections_and_of_inference() -> None:
     state(stream, "live", now=1.0, dropped=5)
     state(stream, "stalled", now=2.0)  # said by the supervisor, who has no figures
     state(stream, "live", now=3.0, connection=2, dropped=2)
-    stream.dropped(10)
-    assert stream.drops == 5 + 2 + 10
+    stream.dropped("inference-1", 9)
+    stream.dropped("inference-2", 4)  # of another device
+    stream.dropped("inference-1", 10)
+    assert stream.drops == 5 + 2 + 10 + 4
 
 
 def test_it_is_settled_when_all_that_was_sent_is_scored_or_dropped_or_too_late() -> None:
@@ -76,7 +78,7 @@ def test_it_is_settled_when_all_that_was_sent_is_scored_or_dropped_or_too_late()
     scored(stream, 0, 0.9, now=1.0)
     state(stream, "ended", now=1.0, clips=3)
     assert not stream.settled(1.1)
-    stream.dropped(1)
+    stream.dropped("inference-1", 1)
     scored(stream, 1, 0.9, now=1.2)
     assert stream.settled(1.3)
     late = watched()
