@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -165,11 +164,7 @@ def test_a_device_that_is_lost_for_good_leaves_the_streams_to_the_others(
         until(lambda: said.read_text().count(": live") == 2)
         survivor = children(process, "inference")[0].pid
         killed = {survivor}
-        while "restarts did not help: the others go on without it" not in log.read_text():
-            if victims := [pid for pid in ready_inference(log) if pid not in killed]:
-                killed.add(victims[0])
-                os.kill(victims[0], signal.SIGKILL)
-            time.sleep(0.05)
+        until(lambda: kill_next(log, killed))
         until(lambda: len(children(process, "camera")) == 2)
         assert [it.pid for it in children(process, "inference")] == [survivor]
         process.send_signal(signal.SIGTERM)
@@ -178,11 +173,14 @@ def test_a_device_that_is_lost_for_good_leaves_the_streams_to_the_others(
     assert sum(each["clips"] for each in figures_of(log, "inference")) > 0
 
 
-def ready_inference(log: Path) -> list[int]:
-    """Process numbers of inference that was ready, in the order in which they began."""
+def kill_next(log: Path, killed: set[int]) -> bool:
+    """Kill an inference process as soon as it is ready, unless it is one of ``killed``; True once it is given up."""
     text = log.read_text()
-    started = re.findall(r"(inference-\d+) started as process (\d+)\n", text)
-    return [int(pid) for name, pid in started if f"{name} is ready" in text]
+    for name, number in re.findall(r"(inference-\d+) started as process (\d+)\n", text):
+        if f"{name} is ready" in text and int(number) not in killed:
+            killed.add(int(number))
+            os.kill(int(number), signal.SIGKILL)
+    return "restarts did not help: the others go on without it" in text
 
 
 def figures_of(log: Path, role: str) -> list[dict[str, Any]]:
