@@ -142,11 +142,16 @@ def stored_folder(
     path = _working_folder(store)
     with hold(path, shown=store.shown):
         with _at_the_start():
-            uploading = _Uploading(store, path, every_s, *_restored(store, path, resume=resume))
-        folder = RunFolder(path, decides=decides, resume=resume, shown=store.shown, check=uploading.check)
-        with _at_the_start():
-            if folder.fresh:
-                _claim(store, (path / "run.json").read_bytes())
+            last, lengths = _restored(store, path, resume=resume)
+            uploading = _Uploading(store, path, every_s, last, lengths)
+            try:
+                folder = RunFolder(path, decides=decides, resume=resume, shown=store.shown, check=uploading.check)
+                if folder.fresh:
+                    _claim(store, (path / "run.json").read_bytes())
+            except ClipmuxError:
+                if lengths == {name: _length(path / name) for name in JOURNAL}:  # it has nothing that the store has not
+                    _empty(path)
+                raise
         try:
             uploading.start()
             yield folder
@@ -379,6 +384,8 @@ class _Uploading:
         self._ending.set()
         deadline = time.monotonic() + LAST_TRIES_S
         self._thread.join(LAST_TRIES_S)
+        if self._thread.is_alive():
+            raise self._kept(UnreachableError(f"the run folder '{self._store.shown}' does not answer"))
         self.check()
         if not (self._path / "run.json").exists():  # nothing came of it: see RunFolder.discard
             self._store.remove("run.json")
@@ -393,11 +400,13 @@ class _Uploading:
                 break
             except UnreachableError as error:
                 if time.monotonic() >= deadline:
-                    raise UnreachableError(
-                        f"{error}: all results are in '{self._path}' and get there with --resume on this machine"
-                    ) from None
+                    raise self._kept(error) from None
                 time.sleep(1.0)
         _empty(self._path)
+
+    def _kept(self, error: UnreachableError) -> UnreachableError:
+        where = f"all results are in '{self._path}' and get there with --resume on this machine"
+        return UnreachableError(f"{error}: {where}")
 
     def _run(self) -> None:
         while not self._ending.wait(self._every_s):
@@ -411,6 +420,9 @@ class _Uploading:
                 self._unreachable = True
             except ClipmuxError as error:
                 self._error = error
+                return
+            except OSError as error:
+                self._error = ClipmuxError(f"'{self._path}' cannot be read ({error.strerror}): mend that, then resume")
                 return
 
     def _push(self, *, last: bool = False) -> bool:

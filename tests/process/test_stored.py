@@ -71,6 +71,7 @@ def test_it_holds_what_a_run_folder_on_a_disk_holds(bucket: Bucket, videos: Path
     other = clipmux(*words, RUN, "--resume", "--stride", 8)
     assert other.returncode == 2
     assert f"the run in '{RUN}' has stride 16, this one 8" in other.stderr
+    assert [list(folder.iterdir()) for folder in cache.iterdir()] == [[]]
     resumed = clipmux(*words, RUN, "--resume")
     assert resumed.returncode == 3, resumed.stderr
     assert f"61 of 61 videos are done in '{RUN}' already" in resumed.stderr
