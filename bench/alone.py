@@ -103,7 +103,7 @@ def _watch(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str,
     begin()
     cpu, wall = time.process_time(), time.perf_counter()
     frames = clips = 0
-    for received in open_source(stream, live, lambda: None):
+    for received in open_source(stream, live, lambda: None, lambda: windows_in_time.completes_at):
         frames += 1
         for window in windows_in_time.add(received, received.frame.seconds or 0.0, received.frame.duration):
             gather(clip, window.frames)

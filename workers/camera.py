@@ -48,9 +48,10 @@ from clipmux.engine.stages import Stages
 from clipmux.engine.streams import LiveConfig, StreamConfig
 from clipmux.engine.wire import encode
 
-from .live_sources import SLICE_S, Received, SourceError, open_source
+from .live_sources import SLICE_S, Received, SourceError, is_paced, open_source
 from .preprocess import open_preprocess
 from .time_windows import TimedWindow, TimeWindows
+from .turns import turn_of, until_turn
 
 log = logging.getLogger(__name__)
 
@@ -104,16 +105,24 @@ class Camera:
         self._thumbnails: bool = content["thumbnails"]
         self._preprocess = open_preprocess(config.preprocess, model.height, model.width)
         self._windows: TimeWindows[Received, Picture] = TimeWindows(
-            length=model.frames, rate=self._live.frame_rate, stride_s=self._live.stride_s, keep=self._picture
+            length=model.frames,
+            rate=self._live.frame_rate,
+            stride_s=self._live.stride_s,
+            keep=self._picture,
+            first_stride_s=self._first_stride,
         )
         self._link = link
         ways = [Way.from_json(way) for way in content["clips"]]
         self._sender = ClipSender(context, ways, setting.name)
+        self._turn = turn_of(ways[0].seat)
+        self._clip_s = (model.frames - 1) / self._live.frame_rate
         self._reports = push_reports(context, setting.addresses.reports)
         self._backoff = Backoff(first=RETRY_FIRST_S, most=RETRY_MOST_S, random=Random())  # noqa: S311
         self._state, self._detail = RECONNECTING if content["again"] else CONNECTING, ""
         self._index = 0
         self._size: tuple[int, int] | None = None
+        self._at = 0.0
+        """When the last frame was there."""
         self._live_since = 0.0
         self._said_hello = False
         self._ticked_at = self._told_at = self._collected_at = self._pictured_at = 0.0
@@ -126,7 +135,7 @@ class Camera:
             self._hello()
         while self._state != ENDED:
             try:
-                for received in open_source(self._stream, self._live, self._tick):
+                for received in open_source(self._stream, self._live, self._tick, self._completes, self._start_at):
                     self._take(received)
                 self._end()
             except SourceError as error:
@@ -139,10 +148,26 @@ class Camera:
         self._sender.close()
         self._reports.close()
 
+    def _completes(self) -> float | None:
+        return self._windows.completes_at
+
+    def _start_at(self, now: float) -> float:
+        """When a file begins to play, so that its clips, which are those of a run, end when it is its turn."""
+        pace, stride = self._live.pace, self._live.stride_s / self._live.pace
+        return now + until_turn(now + self._clip_s / pace, self._turn, stride)
+
+    def _first_stride(self) -> float:
+        """Of a camera the second clip begins sooner, so that it and all that follow end when it is its turn."""
+        stride = self._live.stride_s
+        if is_paced(self._stream):
+            return stride
+        return until_turn(self._at + self._clip_s, self._turn, stride) or stride
+
     # -- one frame -----------------------------------------------------------------------------------------------------
 
     def _take(self, received: Received) -> None:
         frame, at = received
+        self._at = at
         seconds = frame.seconds or 0.0
         self._count("frames")
         if self._state != LIVE:

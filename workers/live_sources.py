@@ -6,6 +6,7 @@ out as a ``SourceError``, whose sentence holds no credentials.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,18 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import av
+from av.packet import Packet
+from av.video.stream import VideoStream
 
 from clipmux.engine.errors import ClipmuxError, VideoError
 from clipmux.engine.streams import WHITELISTS, LiveConfig, StreamConfig
 
 from .decode import Frame, decode
 from .sources import Video
+from .time_windows import GAP_S
 
+TOGETHER_S = 0.2
+"""So much of a stream is decoded in one go, if it can wait."""
 SLICE_S = 0.25
 """Waiting goes in slices of this, so that whoever waits can say that it is alive."""
 ANALYZE_S, ANALYZE_RTSP_S = 1.0, 0.1
@@ -45,21 +51,42 @@ class Received(NamedTuple):
 
 Tick = Callable[[], None]
 """Called at least every quarter of a second where there is waiting to be done."""
+StartAt = Callable[[float], float]
+"""When a file that could begin now (``time.monotonic()`` seconds) is to begin."""
+Completes = Callable[[], float | None]
+"""The presentation time from which on a frame completes a clip; None: one is as good as the next."""
 
 
-def open_source(stream: StreamConfig, live: LiveConfig, tick: Tick) -> Iterator[Received]:
+def open_source(
+    stream: StreamConfig,
+    live: LiveConfig,
+    tick: Tick,
+    completes: Completes = lambda: None,
+    start_at: StartAt = lambda now: now,
+) -> Iterator[Received]:
     """The frames of a stream. One that ends by itself (a file, not looped) simply ends.
+
+    Frames are decoded a few at a time, ``TOGETHER_S`` of them: a process that wakes for each one finds its caches cold,
+    and takes half as much time again. No clip is later for it: the frame that completes one is decoded at once.
+
+    Args:
+        stream: where from.
+        live: how.
+        tick: called while it waits.
+        completes: asked what the frames are for.
+        start_at: asked when a file is to begin.
 
     Raises:
         SourceError: it cannot be opened or read on.
         VideoError: a file that cannot be decoded; trying again would not help.
     """
+    if not is_paced(stream):
+        return keeping_up(_of_network(stream, live, completes))
     if stream.scheme == "file":
-        return _paced(_of_file(Path(stream.url), loop=live.loop), live.pace, live.max_latency_s, tick)
-    frames = _of_network(stream, live)
-    if _is_playlist(stream):  # segments come whole, faster than they play
-        return _paced((received.frame for received in frames), 1.0, live.max_latency_s, tick)
-    return keeping_up(frames)
+        frames = _of_file(Path(stream.url), loop=live.loop)
+        return _paced(frames, live.pace, live.max_latency_s, tick, completes, start_at)
+    frames = (received.frame for received in _of_network(stream, live, lambda: None))
+    return _paced(frames, 1.0, live.max_latency_s, tick, completes, start_at)
 
 
 def _of_file(path: Path, *, loop: bool) -> Iterator[Frame]:
@@ -81,22 +108,27 @@ def _of_file(path: Path, *, loop: bool) -> Iterator[Frame]:
         offset += end - first
 
 
-def _paced(frames: Iterator[Frame], pace: float, behind_s: float, tick: Tick) -> Iterator[Received]:
+def _paced(
+    frames: Iterator[Frame], pace: float, behind_s: float, tick: Tick, completes: Completes, start_at: StartAt
+) -> Iterator[Received]:
     """Hold frames back until they are due. Who falls behind by more than ``behind_s`` plays on from there, later."""
     began: float | None = None
     for frame in frames:
-        seconds = (frame.seconds or 0.0) / pace
+        seconds = frame.seconds or 0.0
         now = time.monotonic()
-        if began is None or now - (began + seconds) > behind_s:
-            began = now - seconds
-        due = began + seconds
-        while (wait := due - time.monotonic()) > 0:
-            tick()
-            time.sleep(min(wait, SLICE_S))
+        if began is None or now - (began + seconds / pace) > behind_s:
+            began = start_at(now) - seconds / pace
+        due = began + seconds / pace
+        if due > now:  # all that were due have been given
+            needed = completes()
+            last = due if needed is None else max(due, min(due + TOGETHER_S, began + needed / pace))
+            while (wait := last - time.monotonic()) > 0:
+                tick()
+                time.sleep(min(wait, SLICE_S))
         yield Received(frame, due)
 
 
-def _of_network(stream: StreamConfig, live: LiveConfig) -> Iterator[Received]:
+def _of_network(stream: StreamConfig, live: LiveConfig, completes: Completes) -> Iterator[Received]:
     """What a camera sends, each frame as soon as it is decoded; damaged pictures are left out."""
     try:
         container = _open(stream, live)
@@ -112,17 +144,7 @@ def _of_network(stream: StreamConfig, live: LiveConfig) -> Iterator[Received]:
         codec.thread_count, codec.thread_type = 1, "NONE"
         base = float(video.time_base or 0)
         connected = time.monotonic()
-        packets = container.demux(video)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                raise SourceError("has ended") from None
-            except av.FFmpegError as error:
-                raise SourceError(f"cannot be read on ({_said(error)})") from None
-            at = time.monotonic()
-            if not packet.size:
-                continue
+        for packet, at in _in_groups(_packets(container, video), base, completes):
             try:
                 pictures = codec.decode(packet)
             except av.FFmpegError:  # lost or garbled packets: the next whole picture will do
@@ -133,6 +155,48 @@ def _of_network(stream: StreamConfig, live: LiveConfig) -> Iterator[Received]:
                 seconds = at - connected if picture.pts is None else picture.pts * base
                 lasts = picture.duration * base if picture.duration else None
                 yield Received(Frame(picture, seconds, lasts), at)
+
+
+def _packets(container: av.container.InputContainer, video: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """What comes, until no more does.
+
+    Raises:
+        SourceError: always, in the end.
+    """
+    packets = container.demux(video)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            raise SourceError("has ended") from None
+        except av.FFmpegError as error:
+            raise SourceError(f"cannot be read on ({_said(error)})") from None
+        if packet.size:
+            yield packet
+
+
+def _in_groups(
+    packets: Iterator[Packet[VideoStream]], base: float, completes: Completes
+) -> Iterator[tuple[Packet[VideoStream], float]]:
+    """Packets and when each came, held back while they complete no clip, for ``TOGETHER_S`` at most.
+
+    Once one has come that does, none is held back until the clip is there: pictures may come out in another order.
+    """
+    held: list[tuple[Packet[VideoStream], float]] = []
+    latest = -math.inf
+    try:
+        for packet in packets:
+            now = time.monotonic()
+            held.append((packet, now))
+            seconds = math.inf if packet.pts is None else packet.pts * base
+            latest = seconds if seconds < latest - GAP_S else max(latest, seconds)
+            needed = completes()
+            if needed is None or latest >= needed or now - held[0][1] >= TOGETHER_S:
+                yield from held
+                held.clear()
+    except SourceError:
+        yield from held
+        raise
 
 
 def keeping_up(frames: Iterator[Received]) -> Iterator[Received]:
@@ -170,6 +234,11 @@ def _open(stream: StreamConfig, live: LiveConfig) -> av.container.InputContainer
         options["allowed_media_types"] = "video"
     form = "mpegts" if scheme in ("udp", "tcp", "srt") else None
     return av.open(stream.url, "r", format=form, container_options=options, timeout=timeouts, metadata_errors="replace")
+
+
+def is_paced(stream: StreamConfig) -> bool:
+    """Its frames are held back until they are due: a file, or a playlist, whose segments come whole."""
+    return stream.scheme == "file" or _is_playlist(stream)
 
 
 def _is_playlist(stream: StreamConfig) -> bool:

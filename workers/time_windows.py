@@ -60,10 +60,19 @@ class TimeWindows(Generic[Raw, Kept]):
         stride_s: seconds from one clip's start to the next's; rounded to whole steps of the grid, at least one.
         keep: called once for each frame that a clip takes, in order; what it returns is what clips hold.
         gap_s: a longer step in time is a gap.
+        first_stride_s: asked at every beginning for the seconds from the first clip's start to the second's, at most
+            ``stride_s``; without it, that.
     """
 
     def __init__(
-        self, *, length: int, rate: float, stride_s: float, keep: Callable[[Raw], Kept], gap_s: float = GAP_S
+        self,
+        *,
+        length: int,
+        rate: float,
+        stride_s: float,
+        keep: Callable[[Raw], Kept],
+        gap_s: float = GAP_S,
+        first_stride_s: Callable[[], float] | None = None,
     ) -> None:
         if length < 1 or not rate > 0 or not stride_s > 0 or not gap_s > 0:
             raise ValueError(f"length {length}, rate {rate}, stride_s {stride_s} and gap_s {gap_s} must be above 0")
@@ -72,6 +81,7 @@ class TimeWindows(Generic[Raw, Kept]):
         self._stride = max(1, round(stride_s * rate))
         self._keep = keep
         self._gap = gap_s
+        self._first_stride_s = first_stride_s or (lambda: stride_s)
         self.cut()
 
     def cut(self) -> None:
@@ -80,10 +90,18 @@ class TimeWindows(Generic[Raw, Kept]):
         self._next = 0
         """The first time of the grid that has no frame yet."""
         self._start = 0
+        self._first_stride = self._stride
         self._held: deque[_Sample[Kept]] = deque()
         self._last: tuple[Raw, float, float] | None = None
         self._last_kept: Kept | None = None
         self._spacings: deque[float] = deque(maxlen=2)
+
+    @property
+    def completes_at(self) -> float | None:
+        """The presentation time from which on a frame completes the next clip; None while no clip has begun."""
+        if self._origin is None:
+            return None
+        return self._grid(self._start + self._length - 1) - self._reach
 
     def breaks(self, seconds: float) -> bool:
         """A frame at this time would be a gap away from the last one, or before it."""
@@ -107,11 +125,12 @@ class TimeWindows(Generic[Raw, Kept]):
             self._spacings.append(seconds - self._last[1])
         if self._origin is None:
             self._origin = seconds
+            self._first_stride = max(1, min(self._stride, round(self._first_stride_s() / self._step)))
         windows = self._between(seconds)
         lasts = duration or (min(self._spacings) if self._spacings else self._step)
         self._last, self._last_kept = (frame, seconds, seconds + lasts), None
         # The next frame is expected after as long as it took lately: up to half way there, this one is the nearest.
-        reach = seconds + (min(self._spacings) / 2 if self._spacings else 0.0)
+        reach = seconds + self._reach
         while self._grid(self._next) <= reach:
             windows += self._take()
         return windows
@@ -124,6 +143,11 @@ class TimeWindows(Generic[Raw, Kept]):
             return []
         frames = tuple(islice(cycle(sample.kept for sample in held), self._length))
         return [TimedWindow(self._start, len(held), frames, (held[0].seconds, held[-1].end))]
+
+    @property
+    def _reach(self) -> float:
+        """Half of the time from one frame to the next, lately."""
+        return min(self._spacings) / 2 if self._spacings else 0.0
 
     def _grid(self, number: int) -> float:
         return (self._origin or 0.0) + number * self._step
@@ -154,7 +178,8 @@ class TimeWindows(Generic[Raw, Kept]):
         window = TimedWindow(
             self._start, self._length, tuple(sample.kept for sample in held), (held[0].seconds, held[-1].end)
         )
-        self._start += self._stride
-        for _ in range(min(self._stride, self._length)):
+        stride = self._stride if self._start else self._first_stride
+        self._start += stride
+        for _ in range(min(stride, self._length)):
             self._held.popleft()
         return [window]

@@ -136,3 +136,27 @@ def test_any_camera_gives_clips_in_order_of_frames_that_are_near(spacings: list[
 def test_what_cannot_be(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         TimeWindows(**{"length": 4, "rate": 25.0, "stride_s": 1.0, "keep": float, **wrong})
+
+
+@pytest.mark.parametrize("fps", [12, 25, 30, 60])
+def test_it_is_known_from_when_on_a_frame_completes_the_next_clip(fps: int) -> None:
+    cutter: TimeWindows[int, int] = TimeWindows(length=4, rate=25, stride_s=3 * STEP, keep=int)
+    assert cutter.completes_at is None
+    for number in range(200):
+        needed = cutter.completes_at
+        windows = cutter.add(number, number / fps)
+        if number > 3:
+            assert needed is not None
+            assert bool(windows) == (number / fps >= needed - 1e-9)
+
+
+def test_the_second_clip_may_begin_sooner_and_the_others_follow_at_the_stride() -> None:
+    asked = iter((0.05, 9.0, 0.0))
+    cutter: TimeWindows[int, int] = TimeWindows(
+        length=4, rate=25, stride_s=4 * STEP, keep=int, first_stride_s=lambda: next(asked)
+    )
+    for starts in ([0, 1, 5, 9], [0, 4, 8, 12], [0, 1, 5, 9]):
+        windows = [window for number in range(20) for window in cutter.add(number, number * STEP)]
+        assert [window.start for window in windows][:4] == starts
+        assert all(window.frames == tuple(range(window.start, window.start + 4)) for window in windows)
+        cutter.cut()
