@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import socket
+import struct
 import time
+import urllib.request
 from fractions import Fraction
 from pathlib import Path
 
+import psutil
 import pytest
-from cameras import Camera, Wire, long_video, needs_rtsp_server, transport_stream
+from cameras import Camera, Wire, free_port, long_video, needs_rtsp_server, transport_stream
 from live_command import children, listed, running, until
 
 from clipmux.bench.videos import available_encodings, write_short_videos
@@ -27,6 +32,15 @@ def other_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def said_of(said: Path, name: str) -> list[str]:
     return [line for line in said.read_text().splitlines() if line.startswith(f"{name}: ")]
+
+
+def clips_scored(at: str) -> int:
+    """So far, as its metrics say."""
+    with urllib.request.urlopen(f"http://{at}/metrics", timeout=10) as answer:
+        (line,) = (
+            line for line in answer.read().decode().splitlines() if line.startswith("clipmux_clips_scored_total ")
+        )
+    return int(float(line.split()[1]))
 
 
 def test_a_camera_comes_back_by_itself_and_the_others_do_not_notice(
@@ -68,6 +82,35 @@ def test_a_wire_that_is_cut_or_garbled_is_survived(video: Path, tmp_path: Path) 
             wire.garble = 0
             time.sleep(3)  # what was garbled may still be on its way
             until(lambda: said_of(said, "door")[-1] == "door: live")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+            assert process.returncode == 0
+
+
+def test_foreign_packets_among_those_of_a_camera_over_udp_are_survived(video: Path, tmp_path: Path) -> None:
+    """Noise, headers of RTP before noise, and what could be the camera's own packets, out of order and garbled."""
+    needs_rtsp_server()
+    with Camera(video) as camera:
+        streams = listed(tmp_path / "streams.toml", {"door": (camera.url, "")})
+        at = f"127.0.0.1:{free_port()}"
+        words = ["--streams", streams, "--model", "demo", "--rtsp-transport", "udp", "--metrics", at]
+        with running(*words) as (process, said), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            until(lambda: "door: live" in said.read_text())
+            (pid,) = (child.pid for child in children(process, "camera"))
+            ports = until(lambda: [it.laddr.port for it in psutil.Process(pid).net_connections(kind="udp4")])
+            sent = 0
+            chance = random.Random(1)  # noqa: S311
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                for port in ports:
+                    noise = chance.randbytes(chance.randrange(1, 1400))
+                    rtp = struct.pack(">BBHII", 0x80, 96, chance.randrange(1 << 16), chance.randrange(1 << 32), 1)
+                    for packet in (noise, rtp + noise, rtp + b"\x65" + noise):
+                        sent += stranger.sendto(packet, ("127.0.0.1", port)) > 0
+                time.sleep(0.005)
+            assert sent > 500
+            clips = clips_scored(at)
+            until(lambda: said_of(said, "door")[-1] == "door: live" and clips_scored(at) > clips + 5)
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
             assert process.returncode == 0
