@@ -85,10 +85,10 @@ class NodeEngine:
         except queue.Empty:
             return {**self._answer, "lines": lines}
 
-    def finish(self) -> list[Any]:
-        """End the engine, whatever it has; what its processes say of themselves."""
+    def finish(self, *, now: bool) -> list[Any]:
+        """End the engine, ``now`` whatever it has; what its processes say of themselves."""
         self._coming.put(None)
-        if self._supervisor is not None:
+        if now and self._supervisor is not None:
             self._supervisor.interrupt()
         self._thread.join(FINISH_S)
         return self._figures
@@ -250,7 +250,8 @@ class RayRun:
         """End all engines, and leave the cluster; what their processes say of themselves."""
         if self._journal is None:
             return self._figures
-        refs = [member.actor.finish.remote() for member in self._members.values() if member.ready]
+        members = [member for member in self._members.values() if member.ready]
+        refs = [member.actor.finish.remote(now=bool(member.has)) for member in members]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=FINISH_S) if refs else ([], [])
         for ref in ready:
             try:

@@ -22,7 +22,7 @@ sys.path.insert(0, str(TESTS))  # so that tests can import their helpers (media.
 
 from command import started  # noqa: E402
 from elsewhere import Start  # noqa: E402
-from object_store import bucket  # noqa: E402, F401
+from object_store import bucket, object_store  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

@@ -2,58 +2,33 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from ports import free_ports
 
 KEYS = {"AWS_ACCESS_KEY_ID": "mine", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """``s3://bucket``, which commands find by this process's environment.
-
-    Args:
-        server: its process.
-        files: to look into it.
-    """
-
-    server: subprocess.Popen[bytes]
-    files: Any
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The address of a server, in a thread of this process."""
+    moto = pytest.importorskip("moto.server", reason="moto is not installed (pip install 'clipmux[dev]')")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    pytest.importorskip("moto", reason="moto is not installed (pip install 'clipmux[dev]')")
+def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An empty ``s3://bucket``, which commands find by this process's environment; to look into it, as s3fs has it."""
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 'clipmux[remote]')")
-    url = f"http://127.0.0.1:{free_ports(1)}"
-    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            for name, value in {**KEYS, "AWS_ENDPOINT_URL": url}.items():
-                monkeypatch.setenv(name, value)
-            _wait_for(url)
-            files = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
-            files.mkdir("bucket")
-            yield Bucket(server, files)
-        finally:
-            server.kill()
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()  # noqa: S310  (our own server)
-        except OSError:
-            assert time.monotonic() < deadline, "the S3 server does not start"
-            time.sleep(0.1)
-        else:
-            return
+    urllib.request.urlopen(f"{object_store}/moto-api/reset", data=b"", timeout=60).close()  # noqa: S310  (our own)
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": object_store}.items():
+        monkeypatch.setenv(name, value)
+    files = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+    files.mkdir("bucket")
+    return files

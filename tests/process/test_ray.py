@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import assert_same, clipmux, lines, results, started
+from command import assert_same, clipmux, lines, results, started, summary
 
 from clipmux.bench.videos import write_short_videos
 from clipmux.engine.sockets import STALE_FROM_S
@@ -68,6 +68,7 @@ def test_a_run_on_ray_gives_what_a_local_one_gives(tmp_path: Path) -> None:
     assert_same(results(tmp_path / "run"), results(tmp_path / "local"), within=0.0)
     assert lines(tmp_path / "run" / "results.jsonl") == lines(tmp_path / "local" / "results.jsonl")
     assert lines(tmp_path / "run" / "failures.jsonl") == lines(tmp_path / "local" / "failures.jsonl")
+    assert summary(tmp_path / "run")["cpu_s"]["decoder"] > 0
 
 
 @needs_ray

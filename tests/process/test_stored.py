@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from command import assert_same, clipmux, lines, results, started
-from object_store import Bucket
 
 from clipmux.bench.videos import write_short_videos
 from clipmux.engine.errors import ClipmuxError, UsageError
@@ -37,9 +36,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def downloaded(bucket: Bucket, path: Path, run: str = "bucket/runs/first") -> Path:
+def downloaded(bucket: Any, path: Path, run: str = "bucket/runs/first") -> Path:
     """The folder as a person gets it who copies it."""
-    bucket.files.get(f"{run}/", f"{path}/", recursive=True)
+    bucket.get(f"{run}/", f"{path}/", recursive=True)
     return path
 
 
@@ -47,7 +46,7 @@ def one_each(lines_of: dict[str, Any], videos: Path) -> None:
     assert set(lines_of) == {video.stem for video in videos.iterdir()} - {"broken"}
 
 
-def test_it_holds_what_a_run_folder_on_a_disk_holds(bucket: Bucket, videos: Path, tmp_path: Path, cache: Path) -> None:
+def test_it_holds_what_a_run_folder_on_a_disk_holds(bucket: Any, videos: Path, tmp_path: Path, cache: Path) -> None:
     words = ["run", videos, "--model", "demo", "--segments", "--output"]
     assert clipmux(*words, tmp_path / "local").returncode == 3
     done = clipmux(*words, RUN)
@@ -77,8 +76,8 @@ def test_it_holds_what_a_run_folder_on_a_disk_holds(bucket: Bucket, videos: Path
     assert f"61 of 61 videos are done in '{RUN}' already" in resumed.stderr
 
 
-def test_what_is_wrong_is_said_before_anything_starts(bucket: Bucket, videos: Path, tmp_path: Path) -> None:
-    bucket.files.pipe("bucket/notes/a.txt", b"mine")
+def test_what_is_wrong_is_said_before_anything_starts(bucket: Any, videos: Path, tmp_path: Path) -> None:
+    bucket.pipe("bucket/notes/a.txt", b"mine")
     for output, said in (
         ("s3://nowhere/run", "the run folder 's3://nowhere/run' cannot be"),
         ("s3://bucket/notes", "the run folder 's3://bucket/notes' is not empty: give another --output"),
@@ -92,19 +91,19 @@ def test_what_is_wrong_is_said_before_anything_starts(bucket: Bucket, videos: Pa
     assert "'s3://bucket/notes' is not a run folder" in no_run.stderr
     refused = clipmux("run", videos, "--model", "demo", "--output", RUN, "--device", "mlu:0", "--backend", "openvino")
     assert refused.returncode == 2, refused.stderr
-    assert not bucket.files.exists("bucket/runs/first/run.json"), "what began in vain is not there"
+    assert not bucket.exists("bucket/runs/first/run.json"), "what began in vain is not there"
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["on the same machine", "on another machine"])
 def test_a_killed_run_goes_on(
-    elsewhere: bool, bucket: Bucket, videos: Path, null_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    elsewhere: bool, bucket: Any, videos: Path, null_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the store has counts; on the machine that it was killed on, all that was done."""
     words = ["run", videos, "--model", null_model, "--backend", "null", "--max-batch", 1, "--null-delay", "80+0"]
     words += ["--segments", "--output", RUN]
     process = started(*words)
     deadline = time.monotonic() + 60
-    while not bucket.files.exists("bucket/runs/first/parts/00000001"):
+    while not bucket.exists("bucket/runs/first/parts/00000001"):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -114,7 +113,7 @@ def test_a_killed_run_goes_on(
     (working,) = (tmp_path / "cache" / "clipmux" / "runs").iterdir()
     if elsewhere:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-        put = b"".join(bucket.files.cat(f"bucket/runs/first/parts/{part}") for part in parts(bucket)).decode()
+        put = b"".join(bucket.cat(f"bucket/runs/first/parts/{part}") for part in parts(bucket)).decode()
         kept = sum(line.partition("\t")[0] in (RESULTS, FAILURES) for line in put.splitlines())
     else:
         time.sleep(2)  # its children end
@@ -160,8 +159,8 @@ def write(folder: RunFolder, *videos: str, segments: bool = False) -> None:
     journal.close()
 
 
-def parts(bucket: Bucket) -> list[str]:
-    return sorted(Path(name).name for name in bucket.files.find("bucket/runs/first/parts"))
+def parts(bucket: Any) -> list[str]:
+    return sorted(Path(name).name for name in bucket.find("bucket/runs/first/parts"))
 
 
 def wait_for(what: Any) -> None:
@@ -176,7 +175,7 @@ def on_machine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_of_two_runs_one_is_told_that_the_other_writes(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened() as first:
         write(first, "a")
@@ -204,7 +203,7 @@ def _raises(folder: RunFolder) -> bool:
 
 
 def test_a_run_that_stood_still_while_another_ended_it_puts_nothing_over_it(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that has nothing left to tell but that it is at its end."""
     with pytest.raises(TakenError), opened() as first:  # noqa: PT012
@@ -217,28 +216,26 @@ def test_a_run_that_stood_still_while_another_ended_it_puts_nothing_over_it(
 
 
 def test_a_store_that_cannot_be_reached_holds_up_nothing_and_nothing_is_lost(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored, "LAST_TRIES_S", 0.5)
     with pytest.raises(UnreachableError, match="and get there with --resume"), opened() as folder:  # noqa: PT012
         write(folder, "a")
         wait_for(lambda: parts(bucket) == ["00000001"])
-        saved = {name: bucket.files.cat(name) for name in bucket.files.find("bucket/runs/first")}
-        bucket.files.rm("bucket", recursive=True)
+        saved = {name: bucket.cat(name) for name in bucket.find("bucket/runs/first")}
+        bucket.rm("bucket", recursive=True)
         write(folder, "b")
         time.sleep(0.5)
         folder.check()
-    bucket.files.mkdir("bucket")
+    bucket.mkdir("bucket")
     for name, content in saved.items():
-        bucket.files.pipe(name, content)
+        bucket.pipe(name, content)
     with opened(resume=True) as folder:
         assert folder.outcomes() == {"a": True, "b": True}
     assert set(lines(downloaded(bucket, tmp_path / "there") / RESULTS)) == {"a", "b"}
 
 
-def test_an_answer_that_got_lost_is_no_other_run(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_got_lost_is_no_other_run(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create = Store.create
     lost = []
 
@@ -258,20 +255,20 @@ def test_an_answer_that_got_lost_is_no_other_run(
     assert set(lines(downloaded(bucket, tmp_path / "there") / RESULTS)) == {"a", "b"}
 
 
-def test_a_store_that_writes_over_what_is_there_is_refused(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_writes_over_what_is_there_is_refused(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def overwrite(self: Store, name: str, content: bytes) -> None:
-        bucket.files.pipe_file(f"bucket/runs/first/{name}", content)
+        bucket.pipe_file(f"bucket/runs/first/{name}", content)
 
     monkeypatch.setattr(Store, "create", overwrite)
     with pytest.raises(UsageError, match="writes over what is there when asked not to"), opened():
         pass
-    assert not bucket.files.find("bucket/runs")
+    assert not bucket.find("bucket/runs")
 
 
-def test_parts_of_an_ended_run_may_be_removed(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_an_ended_run_may_be_removed(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened() as folder:
         write(folder, "a", "b", segments=True)
-    bucket.files.rm("bucket/runs/first/parts", recursive=True)
+    bucket.rm("bucket/runs/first/parts", recursive=True)
     for number, video in enumerate(("c", "d")):
         on_machine(str(number), tmp_path, monkeypatch)
         with opened(resume=True) as folder:
@@ -279,13 +276,13 @@ def test_parts_of_an_ended_run_may_be_removed(bucket: Bucket, tmp_path: Path, mo
             write(folder, video, segments=True)
     there = downloaded(bucket, tmp_path / "there")
     assert list(lines(there / RESULTS)) == list(lines(there / SEGMENTS)) == ["a", "b", "c", "d"]
-    bucket.files.rm("bucket/runs/first/parts/00000001")
+    bucket.rm("bucket/runs/first/parts/00000001")
     with pytest.raises(ClipmuxError, match=f"'{RUN}/parts/00000001' is missing"), opened(resume=True):
         pass
 
 
 def test_segments_that_a_dead_collector_left_alone_come_once(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened() as folder:
         write(folder, "a", segments=True)
@@ -300,7 +297,7 @@ def test_segments_that_a_dead_collector_left_alone_come_once(
         assert "left" not in (folder.path / SEGMENTS).read_text()
 
 
-def test_a_long_journal_goes_in_several_parts(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_journal_goes_in_several_parts(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "PART_LONGEST", 400)
     names = [f"v{number}" for number in range(20)]
     with opened(every_s=60) as folder:
@@ -316,25 +313,25 @@ def test_a_long_journal_goes_in_several_parts(bucket: Bucket, tmp_path: Path, mo
     [b"", b"{}\n", b"part\t[]\n", b'part\t{"after": {"results.jsonl": -1}}\n', b"\xff", b"part\t" + b"[" * 5000],
     ids=["empty", "no head", "no object", "no length", "no text", "deep"],
 )
-def test_a_part_that_is_none_is_named(content: bytes, bucket: Bucket) -> None:
+def test_a_part_that_is_none_is_named(content: bytes, bucket: Any) -> None:
     with opened() as folder:
         write(folder, "a")
-    bucket.files.pipe("bucket/runs/first/parts/00000001", content)
+    bucket.pipe("bucket/runs/first/parts/00000001", content)
     with pytest.raises(ClipmuxError, match=f"'{RUN}/parts/00000001' is not a part of a run"), opened(resume=True):
         pass
 
 
-def test_lines_of_a_part_are_of_the_journal(bucket: Bucket) -> None:
+def test_lines_of_a_part_are_of_the_journal(bucket: Any) -> None:
     with opened() as folder:
         write(folder, "a")
-    head = bucket.files.cat("bucket/runs/first/parts/00000001").splitlines(keepends=True)[0]
+    head = bucket.cat("bucket/runs/first/parts/00000001").splitlines(keepends=True)[0]
     for line in (b"../../x\t{}\n", b"results.jsonl\t{}", b"run.json\t{}\n"):
-        bucket.files.pipe("bucket/runs/first/parts/00000001", head + line)
+        bucket.pipe("bucket/runs/first/parts/00000001", head + line)
         with pytest.raises(ClipmuxError, match="is not a part of a run"), opened(resume=True):
             pass
 
 
-def test_keys_in_a_url_are_shown_nowhere(bucket: Bucket, tmp_path: Path) -> None:
+def test_keys_in_a_url_are_shown_nowhere(bucket: Any, tmp_path: Path) -> None:
     with (
         contextlib.suppress(UsageError),
         stored_folder("s3://me:hunter2@bucket/run", decides=ASKED, resume=False) as folder,
