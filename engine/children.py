@@ -118,7 +118,8 @@ class Child:
         status = self.status = self.process.returncode
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # it had died before it was told its settings
+                    pipe.close()
         return status
 
 

@@ -21,6 +21,8 @@ from clipmux.build.compile import compile_model
 from clipmux.engine.keys import make_keys, read_keys, trust
 
 SLOW = ["--backend", "null", "--null-delay", "0+20", "--max-batch", 8]
+VERY_SLOW = ["--backend", "null", "--null-delay", "0+500", "--max-batch", 2]
+"""It is still at it when all else that a test does has been done."""
 
 
 @pytest.fixture
@@ -185,7 +187,7 @@ def test_what_cannot_serve_is_said_on_both_sides(
     assert host.returncode == 1
     assert "has no use for this host: " in said
 
-    engine = start("run", videos, "--model", null_model, *SLOW, "--inference-at", at, "--output", tmp_path / "two")
+    engine = start("run", videos, "--model", null_model, *VERY_SLOW, "--inference-at", at, "--output", tmp_path / "two")
     host = start("serve-inference", "--connect", at)
     until(finished(tmp_path / "two", 1), "nothing comes")
     another = clipmux("serve-inference", "--connect", at)
