@@ -142,8 +142,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             existing = {entry.name for entry in path.iterdir()} - BEGUN
             if existing and not resume:
-                remedy = "give another --output" + (", or --resume to go on with it" if "run.json" in existing else "")
-                raise UsageError(f"the run folder '{self.shown}' is not empty: {remedy}")
+                raise not_empty(self.shown, existing)
             self.fresh = not existing
             asked = {"format": FORMAT, **decides}
             if existing:
@@ -228,6 +227,12 @@ class RunFolder:
                 f"the run in '{self.shown}' has {'; '.join(differences)}: "
                 "resume with the same, or give another --output"
             )
+
+
+def not_empty(shown: str, names: Container[str]) -> UsageError:
+    """What to say of a run folder that holds files of these names and is to be a new one."""
+    remedy = "give another --output" + (", or --resume to go on with it" if "run.json" in names else "")
+    return UsageError(f"the run folder '{shown}' is not empty: {remedy}")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from clipmux.engine.documents import parse_json
 from clipmux.engine.errors import ClipmuxError, UsageError
 
 from . import remote
-from .results import FAILURES, LINE_LONGEST, RESULTS, SEGMENTS, RunFolder, hold, mend
+from .results import FAILURES, LINE_LONGEST, RESULTS, SEGMENTS, RunFolder, hold, mend, not_empty
 
 log = logging.getLogger("clipmux")
 
@@ -232,8 +233,7 @@ def _restored(store: Store, path: Path, *, resume: bool) -> tuple[int, dict[str,
     """
     names = store.names()
     if names and not resume:
-        remedy = "give another --output" + (", or --resume to go on with it" if "run.json" in names else "")
-        raise UsageError(f"the run folder '{store.shown}' is not empty: {remedy}")
+        raise not_empty(store.shown, names)
     if names and "run.json" not in names:
         raise UsageError(f"'{store.shown}' is not a run folder (no run.json to read): give another --output")
     with tempfile.TemporaryDirectory(prefix="restored-", dir=path.parent) as scratch:
@@ -253,14 +253,15 @@ def _download(store: Store, names: list[str], path: Path) -> int:
     for number, name in enumerate(parts, start=1):
         if name != _part(number):
             raise ClipmuxError(f"'{store.shown}/{_part(number)}' is missing: without it the run cannot be put together")
-    after, _ = _read_part(store, parts[0]) if parts else ({}, [])
+    contents = (_read_part(store, part) for part in parts)
+    after, lines = next(contents, ({}, []))
     for name in JOURNAL:
         if name in names:
             _download_lines(store, name, path / name, after.get(name, 0) if parts else None)
     with contextlib.ExitStack() as opened:
         files = {name: opened.enter_context((path / name).open("ab")) for name in JOURNAL}
-        for part in parts:
-            for name, line in _read_part(store, part)[1]:
+        for more in chain([lines], (lines for _, lines in contents)):
+            for name, line in more:
                 files[name].write(line)
     for name in JOURNAL:
         if (path / name).exists() and not _length(path / name):
@@ -387,9 +388,10 @@ class _Uploading:
         if self._thread.is_alive():
             raise self._kept(UnreachableError(f"the run folder '{self._store.shown}' does not answer"))
         self.check()
-        if not (self._path / "run.json").exists():  # nothing came of it: see RunFolder.discard
-            self._store.remove("run.json")
-            return
+        if not (self._path / "run.json").exists():
+            if self._number == 0 and not any(self._after.values()):  # nothing came of it: see RunFolder.discard
+                self._store.remove("run.json")
+            return  # else somebody took the working folder away, and what the store has is the run
         while True:
             try:
                 while self._push(last=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from command import assert_same, clipmux, lines, results, started
 
@@ -107,16 +109,19 @@ def test_a_killed_run_goes_on(
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(1.5)  # some more, which is only here
+    (working,) = (tmp_path / "cache" / "clipmux" / "runs").iterdir()
+    done = (working / RESULTS).read_bytes().count(b"\n")
+    wait_for(lambda: (working / RESULTS).read_bytes().count(b"\n") > done + 3)  # which is only here
+    children = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    (working,) = (tmp_path / "cache" / "clipmux" / "runs").iterdir()
+    psutil.wait_procs(children, timeout=30)
     if elsewhere:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
         put = b"".join(bucket.cat(f"bucket/runs/first/parts/{part}") for part in parts(bucket)).decode()
         kept = sum(line.partition("\t")[0] in (RESULTS, FAILURES) for line in put.splitlines())
+        assert len(clipmux("results", RUN).stdout.splitlines()) == kept
     else:
-        time.sleep(2)  # its children end
         kept = len(lines(working / RESULTS)) + len(lines(working / FAILURES))
     assert 3 < kept < 61
     done = clipmux(*words, "--resume", "--null-delay", "0+0")
@@ -216,7 +221,7 @@ def test_a_run_that_stood_still_while_another_ended_it_puts_nothing_over_it(
 
 
 def test_a_store_that_cannot_be_reached_holds_up_nothing_and_nothing_is_lost(
-    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(stored, "LAST_TRIES_S", 0.5)
     with pytest.raises(UnreachableError, match="and get there with --resume"), opened() as folder:  # noqa: PT012
@@ -225,7 +230,7 @@ def test_a_store_that_cannot_be_reached_holds_up_nothing_and_nothing_is_lost(
         saved = {name: bucket.cat(name) for name in bucket.find("bucket/runs/first")}
         bucket.rm("bucket", recursive=True)
         write(folder, "b")
-        time.sleep(0.5)
+        wait_for(lambda: "it is tried again" in caplog.text)
         folder.check()
     bucket.mkdir("bucket")
     for name, content in saved.items():
@@ -253,6 +258,20 @@ def test_an_answer_that_got_lost_is_no_other_run(bucket: Any, tmp_path: Path, mo
         wait_for(lambda: parts(bucket) == ["00000001", "00000002"])
     assert len(lost) == 3
     assert set(lines(downloaded(bucket, tmp_path / "there") / RESULTS)) == {"a", "b"}
+
+
+def test_a_working_folder_that_is_taken_away_takes_nothing_from_the_store(bucket: Any, tmp_path: Path) -> None:
+    with opened() as folder:
+        write(folder, "a")
+        wait_for(lambda: parts(bucket) == ["00000001"])
+        shutil.rmtree(folder.path)
+    with opened(resume=True) as folder:
+        assert folder.outcomes() == {"a": True}
+    bucket.rm("bucket/runs/first/parts", recursive=True)
+    with opened(resume=True) as folder:
+        shutil.rmtree(folder.path)
+    with opened(resume=True) as folder:
+        assert folder.outcomes() == {"a": True}
 
 
 def test_a_store_that_writes_over_what_is_there_is_refused(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
