@@ -11,13 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 from command import assert_same, clipmux, lines, results, started, summary
+from devices import CORES, TWO, two_devices
 
 from clipmux.bench.videos import write_short_videos
 
-CORES = sorted(os.sched_getaffinity(0))[:2]
-TWO = ",".join(f"cpu:{core}" for core in CORES)
-
-pytestmark = pytest.mark.skipif(len(CORES) < 2, reason="two cores are needed, to be two devices")
+pytestmark = two_devices
 
 
 @pytest.fixture

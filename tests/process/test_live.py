@@ -14,13 +14,10 @@ from typing import Any
 import psutil
 import pytest
 from command import clipmux
+from devices import TWO, two_devices
 from live_command import children, events_of, listed, running, until
 
 from clipmux.bench.videos import write_short_videos
-
-CORES = sorted(os.sched_getaffinity(0))[:2]
-TWO = ",".join(f"cpu:{core}" for core in CORES)
-two_devices = pytest.mark.skipif(len(CORES) < 2, reason="two cores are needed, to be two devices")
 
 
 @pytest.fixture(scope="session")
