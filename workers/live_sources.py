@@ -67,7 +67,7 @@ def open_source(
     """The frames of a stream. One that ends by itself (a file, not looped) simply ends.
 
     Frames are decoded a few at a time, ``TOGETHER_S`` of them: a process that wakes for each one finds its caches cold,
-    and takes half as much time again. No clip is later for it: the frame that completes one is decoded at once.
+    and computes for longer. No clip is later for it: the frame that completes one is decoded at once.
 
     Args:
         stream: where from.
