@@ -1,9 +1,10 @@
 """A cluster that there is not, simulated: decoder hosts, links, inference hosts with devices, one collector. Pure.
 
-clipmux runs on one host. This says what a topology of many would need and where it would saturate, were the parts as
-they are now: each inference process with its batcher is bench/simulate.py's, and the decoders' slots are too. Every
-host has a link of its own in each direction; the network between them is taken to have room for all. Scores travel to
-one collector, one thread, which no link holds up: they are a hundredth of what clips are.
+Decoder hosts serve one inference host today. This says what a topology of many of both would need and where it would
+saturate, were the parts as they are now: each inference process with its batcher is bench/simulate.py's, and the
+decoders' slots are too. Every host has a link of its own in each direction; the network between them is taken to have
+room for all. Scores travel to one collector, one thread, which no link holds up: they are a hundredth of what clips
+are.
 
 Videos: every decoder always has another one, and what is measured is a stretch of a run that goes on. Streams: each has
 its own phase; a clip is dropped and counted where its stream still works on the one before or has no slot, and where

@@ -54,7 +54,7 @@ PACE = "0.4+0.25"
 MOST_STREAMS = 1_000_000
 """That are simulated: each takes some kilobytes."""
 
-DELAY_S, LIVE_DELAY_S = 0.25, 0.03
+DELAY_S, LIVE_DELAY_S = 0.25, 0.0
 """How long a clip of a video waits for its batch to fill unless told otherwise, and one of a stream."""
 
 
@@ -81,7 +81,7 @@ def plan(
     """How many decoder cores, hosts, links and devices a load needs, from what the stages cost.
 
     Costs are stated ones unless --costs names files that benchmarks wrote on your machine. docs/scaling.md has the
-    formulas. Today clipmux runs on one host with one device: what needs more is a topology on paper.
+    formulas and says what there is to run on more than one host.
 
     Examples:
 
@@ -185,7 +185,7 @@ def cluster(
     link_gbit: LinkGbit = 25.0,
     pace: Annotated[str, typer.Option(help="A device answers N clips after A+B·N ms.", metavar="A+B")] = PACE,
     batch: Annotated[int, typer.Option(help="Clips of a full batch.")] = 64,
-    max_delay: Annotated[float, typer.Option(help="Seconds a clip may wait; 0.25, and 0.03 of streams.")] = 0.0,
+    max_delay: Annotated[float | None, typer.Option(help="Seconds a clip may wait; 0.25, and 0 of streams.")] = None,
     seconds: Seconds = 10.0,
     fps: Fps = 30.0,
     size: Size = "340x256",
@@ -199,7 +199,7 @@ def cluster(
 ) -> None:
     """A cluster on paper, simulated: decoder hosts, links, inference hosts, one collector; and what saturates first.
 
-    clipmux runs on one host today. This is what a topology of many would need, its parts being as they are.
+    Decoder hosts that several inference hosts share are on paper only: this is what they would do.
 
     Examples:
 
@@ -222,7 +222,7 @@ def cluster(
         raise UsageError(f"--videos is '{videos}': give 1 or more each")
     _above_0(hosts=hosts, cores=cores, inference_hosts=inference_hosts, devices=devices, link_gbit=link_gbit)
     _above_0(batch=batch, seconds=seconds, fps=fps, frame_rate=frame_rate, simulated=simulated)
-    if min(warm_up, max_delay) < 0:
+    if min(warm_up, max_delay or 0.0) < 0:
         raise UsageError("--warm-up and --max-delay are seconds, at least 0")
     stated = _stated(size, precision, costs or [])
     try:
@@ -241,11 +241,11 @@ def cluster(
     )
     every_s = CLIP_FRAMES / frame_rate
     loads: dict[str, Streams | Videos] = {
-        f"{count:,} streams": Streams(count, fps * every_s, every_s, max_delay or LIVE_DELAY_S)
+        f"{count:,} streams": Streams(count, fps * every_s, every_s, LIVE_DELAY_S if max_delay is None else max_delay)
         for count in stream_counts
     }
     if video_counts:
-        loads["videos"] = Videos(round(seconds * fps), max_delay_s=max_delay or DELAY_S)
+        loads["videos"] = Videos(round(seconds * fps), max_delay_s=DELAY_S if max_delay is None else max_delay)
     stretches = {
         name: run_cluster(topology, load, seconds=simulated, warm_up_s=warm_up, seed=seed)
         for name, load in loads.items()

@@ -435,7 +435,7 @@ def streams(
     bound_ms: Annotated[float, typer.Option(help="What 99% of latencies keep within.")] = 500.0,
     overload: Annotated[float, typer.Option(help="Also try so many times that number, with weights.")] = 0.0,
     max_latency: Annotated[float, typer.Option(help="As of 'clipmux live'.")] = 1.0,
-    max_delay: Annotated[float, typer.Option(help="As of 'clipmux live'.")] = 0.03,
+    max_delay: Annotated[float, typer.Option(help="As of 'clipmux live'.")] = 0.0,
     max_batch: MaxBatch = 64,
     alone: Annotated[float, typer.Option(help="Seconds of each stage alone.")] = 10.0,
     backend: Backend = "auto",

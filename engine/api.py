@@ -97,8 +97,8 @@ class Engine:
         """Watch streams; yields events as they happen, each like a line of ``clipmux live --output``.
 
         It ends when every stream has ended, which files do and cameras never. Breaking off is orderly once the iterator
-        is closed: by ``contextlib.aclosing``, or by cancelling the task. A clip waits 0.03 s at most for its batch to
-        fill, as with ``clipmux live``, unless this engine's ``max_delay_s`` is less.
+        is closed: by ``contextlib.aclosing``, or by cancelling the task. A clip goes to an idle device at once,
+        as with ``clipmux live``, whatever this engine's ``max_delay_s``.
 
         Args:
             sources: URLs, files and devices, or ``StreamConfig`` where one has a name, labels and thresholds.
@@ -122,7 +122,7 @@ class Engine:
         options = {"max_streams": max(1, len(streams)), **options}
         live = LiveConfig(model=self._config.model, **options)
         check_streams(streams, self._model.labels, live.max_streams)
-        config = dataclasses.replace(self._config, max_delay_s=min(self._config.max_delay_s, 0.03))
+        config = dataclasses.replace(self._config, max_delay_s=0.0)
         async with contextlib.aclosing(watch(config, live, self._model, streams)) as events:
             async for event in events:
                 yield event

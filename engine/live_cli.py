@@ -50,7 +50,9 @@ def live(
     rtsp_transport: Annotated[str, typer.Option(help="tcp or udp.")] = "tcp",
     max_streams: Annotated[int, typer.Option(help="Streams there is memory for; 0: twice as many, 16 at least.")] = 0,
     max_batch: Annotated[int, typer.Option(help="Clips in one device call at most, up to 64.")] = 64,
-    max_delay: Annotated[float, typer.Option(help="Seconds a clip may wait for its batch to fill.")] = 0.03,
+    max_delay: Annotated[
+        float, typer.Option(help="Seconds a clip waits for its batch to fill while the device idles.")
+    ] = 0.0,
     device: Annotated[
         str, typer.Option(help="cpu, cores like cpu:0-7, mlu:0 or cuda:0; several with commas between.")
     ] = "cpu",

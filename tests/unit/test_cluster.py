@@ -15,7 +15,7 @@ AMPLE = Topology(
 )
 """Ample enough for ``LIVE``; what is bound by something has less of that."""
 
-LIVE = Streams(300, frames=16, every_s=0.64, max_delay_s=0.03)
+LIVE = Streams(300, frames=16, every_s=0.64, max_delay_s=0.0)
 PATIENT = dataclasses.replace(LIVE, max_latency_s=60.0)
 VIDEOS = Videos(160, max_delay_s=0.25)
 
