@@ -28,9 +28,11 @@
 #endif
 
 enum { FRACTION_BITS = 6, CHROMA_SHIFT = 4, BASE = 320 << FRACTION_BITS, WHITE = 255 << FRACTION_BITS };
+enum { BLACK_STEPS = BASE >> FRACTION_BITS, WHITE_STEPS = (BASE + WHITE) >> FRACTION_BITS };
 enum { BLACK, GAIN, RED_V, GREEN_U, GREEN_V, BLUE_U, COLOURS };
 enum { RED, GREEN, BLUE, CHANNELS };
-enum { STEP = 32, TILE = 8 };  /* numbers that are worked on at once; lines in a band */
+enum { STEP = 32 };            /* lines of numbers are whole multiples of this, so that vectors fit */
+enum { BAND = 16, TILE = 8 };  /* lines in a band: few, for the inner caches; in a tile, of which bands hold pairs */
 enum { MOST = 1 << 15 };       /* rows, columns and taps at most: products of two fit easily */
 enum { FEW = 8 };              /* taps that are added up at once */
 enum { REMEMBERED = 2 };       /* lines of chroma, those above and below a line of pixels */
@@ -39,6 +41,7 @@ typedef struct {
     int outputs, taps, low, high; /* inputs low … high - 1 are needed */
     int32_t *starts;
     uint16_t *weights, *biases;
+    int *used;                    /* taps of each output: many have fewer than others */
 } Taps;
 
 typedef struct {
@@ -56,16 +59,17 @@ typedef struct {
     int low, count;                   /* samples of chroma in a line that are needed */
     int part, wide;                   /* numbers in a line of each part (even and odd pixels), and of all parts */
     int pitch;                        /* numbers in a line of the scaled picture */
-    int padded;                       /* numbers in a line of chroma: STEP, the last of which is before the first sample;
+    int padded;                       /* numbers in a line of samples: STEP, the last of which is before the first sample;
                                          samples; one more at least */
-    uint16_t *chroma;                 /* [REMEMBERED][CHANNELS][padded] */
+    uint16_t *samples;                /* [CHANNELS][padded]: what a line of chroma adds */
+    uint16_t *chroma;                 /* [REMEMBERED][CHANNELS][wide]: the same, for each pixel across */
     int remembered[REMEMBERED];       /* which line of chroma is there */
-    uint16_t *mixed, *luma;           /* [CHANNELS][padded], [parts][part] */
+    uint16_t *luma;                   /* [wide] */
     int kept, made;                   /* lines of RGB; the first that was not made yet */
     uint16_t *rgb;                    /* [kept][CHANNELS][wide], a ring */
-    uint16_t *band;                   /* [STEP][CHANNELS][wide]: rows scaled */
-    uint16_t *turned, *scaled;        /* of one channel of the band, transposed: [wide][STEP], then [pitch][STEP] */
-    uint16_t *upright;                /* [CHANNELS][STEP][pitch] */
+    uint16_t *band;                   /* [BAND][CHANNELS][wide]: rows scaled */
+    uint16_t *turned, *scaled;        /* of the band, transposed: [wide][CHANNELS][BAND], then [pitch][CHANNELS][BAND] */
+    uint16_t *upright;                /* [CHANNELS][BAND][pitch] */
     void *memory;                     /* that all of these are in, in whole steps: vectors that cross cache lines take
                                          twice the time */
 } Plan;
@@ -98,11 +102,11 @@ sample(const uint8_t *line, int column, int size)
     return size == 1 ? line[column] : ((const uint16_t *)line)[column];
 }
 
-/* What chroma adds to the luma of red, green and blue, and BASE; in units of which blending down and across makes the
+/* What chroma adds to the luma of red, green and blue, and BASE; in units of which blending across and down makes the
  * final ones. */
 INTO_CALLER void
-add_chroma(const Plan *plan, const uint8_t *u, const uint8_t *v, int size, int count, uint16_t *restrict red,
-           uint16_t *restrict green, uint16_t *restrict blue)
+read_chroma(const Plan *plan, const uint8_t *u, const uint8_t *v, int size, int count, uint16_t *restrict red,
+            uint16_t *restrict green, uint16_t *restrict blue)
 {
     const int lift = size == 1 ? 8 : 16 - plan->bits;
     const uint16_t red_v = plan->colour[RED_V], green_u = plan->colour[GREEN_U], green_v = plan->colour[GREEN_V],
@@ -116,51 +120,43 @@ add_chroma(const Plan *plan, const uint8_t *u, const uint8_t *v, int size, int c
     }
 }
 
-/* Line `row` of chroma as add_chroma makes it, [CHANNELS][padded]: with a sample more at either side. */
+/* Samples, with one more on either side, for each pixel across: for even pixels before those for odd ones. */
+INTO_CALLER void
+spread(const uint16_t *restrict samples, int part, int across, uint16_t *restrict out)
+{
+    if (across == 1) {
+        for (int i = 0; i < part; i++)
+            out[i] = blend(samples[i], samples[i]);
+        return;
+    }
+    for (int i = 0; i < part; i++) {
+        out[i] = blend(samples[i], samples[i - 1]);
+        out[part + i] = blend(samples[i], samples[i + 1]);
+    }
+}
+
+/* What line `row` of chroma adds, for each pixel across: [CHANNELS][wide]. */
 INTO_CALLER const uint16_t *
-chroma_line(Plan *plan, const Plane planes[], int row, int size)
+chroma_line(Plan *plan, const Plane planes[], int row, int across, int size)
 {
     const int place = row % REMEMBERED, pitch = plan->padded;
-    uint16_t *line = plan->chroma + (size_t)place * CHANNELS * pitch;
+    uint16_t *line = plan->chroma + (size_t)place * CHANNELS * plan->wide;
     if (plan->remembered[place] == row)
         return line;
     plan->remembered[place] = row;
     const int left = plan->low > 0, right = plan->low + plan->count < plan->chroma_width;
     const Py_ssize_t at = (Py_ssize_t)(plan->low - left) * size;
-    uint16_t *out = line + STEP - left;
-    add_chroma(plan, planes[1].bytes + row * planes[1].line + at, planes[2].bytes + row * planes[2].line + at, size,
-               left + plan->count + right, out, out + pitch, out + 2 * pitch);
-    for (int channel = 0; channel < CHANNELS; channel++) { /* at the edges of the picture, the outermost again */
-        uint16_t *first = line + STEP + (size_t)channel * pitch;
-        if (!left)
+    uint16_t *first = plan->samples + STEP, *out = first - left;
+    read_chroma(plan, planes[1].bytes + row * planes[1].line + at, planes[2].bytes + row * planes[2].line + at, size,
+                left + plan->count + right, out, out + pitch, out + 2 * pitch);
+    for (int channel = 0; channel < CHANNELS; channel++, first += pitch) {
+        if (!left) /* at the edges of the picture, the outermost again */
             first[-1] = first[0];
         if (!right)
             first[plan->count] = first[plan->count - 1];
+        spread(first, plan->part, across, line + (size_t)channel * plan->wide);
     }
     return line;
-}
-
-/* Chroma for a line of pixels, blended from the lines above and below it. */
-INTO_CALLER const uint16_t *
-chroma_for(Plan *plan, const Plane planes[], int row, int size)
-{
-    uint16_t *restrict mixed = plan->mixed;
-    const int count = CHANNELS * plan->padded;
-    if (plan->down == 1) {
-        const uint16_t *restrict line = chroma_line(plan, planes, row, size);
-        for (int i = 0; i < count; i++)
-            mixed[i] = blend(line[i], line[i]);
-        return mixed;
-    }
-    const int near = row / 2;
-    int far = row % 2 ? near + 1 : near - 1;
-    if (far < 0 || far >= plan->chroma_height)
-        far = near;
-    const uint16_t *restrict close = chroma_line(plan, planes, near, size);
-    const uint16_t *restrict away = chroma_line(plan, planes, far, size);
-    for (int i = 0; i < count; i++)
-        mixed[i] = blend(close[i], away[i]);
-    return mixed;
 }
 
 /* The luma of a line, even pixels before odd ones where two share a sample of chroma. */
@@ -214,26 +210,27 @@ find_mean_luma(const Plan *plan, const uint8_t *upper, const uint8_t *lower, int
 }
 
 INTO_CALLER uint16_t
-clipped(uint16_t luma, uint16_t chroma)
+coloured(uint16_t luma, uint16_t near, uint16_t far)
 {
-    uint16_t value = luma + chroma;
+    uint16_t value = luma + blend(near, far);
     value = value > BASE ? value : BASE;
     return value < BASE + WHITE ? value : BASE + WHITE;
 }
 
-/* One channel of a line, from its luma and what chroma adds, which has a sample more on either side; in whole steps. */
+/* A line: luma and what chroma adds, blended from the lines above and below; clipped. `count` numbers, whole steps. */
 INTO_CALLER void
-colour_line(const uint16_t *restrict luma, const uint16_t *restrict chroma, int part, int across,
+colour_line(const uint16_t *restrict luma, const uint16_t *restrict near, const uint16_t *restrict far, size_t count,
             uint16_t *restrict out)
 {
-    if (across == 1) {
-        for (int i = 0; i < part; i++)
-            out[i] = clipped(luma[i], blend(chroma[i], chroma[i]));
-        return;
-    }
-    for (int i = 0; i < part; i++) {
-        out[i] = clipped(luma[i], blend(chroma[i], chroma[i - 1]));
-        out[part + i] = clipped(luma[part + i], blend(chroma[i], chroma[i + 1]));
+    count -= count % STEP;
+    const uint16_t *near_green = near + count, *near_blue = near_green + count;
+    const uint16_t *far_green = far + count, *far_blue = far_green + count;
+    uint16_t *restrict green = out + count, *restrict blue = green + count;
+#pragma GCC ivdep
+    for (size_t i = 0; i < count; i++) {
+        out[i] = coloured(luma[i], near[i], far[i]);
+        green[i] = coloured(luma[i], near_green[i], far_green[i]);
+        blue[i] = coloured(luma[i], near_blue[i], far_blue[i]);
     }
 }
 
@@ -241,17 +238,21 @@ colour_line(const uint16_t *restrict luma, const uint16_t *restrict chroma, int 
 INTO_CALLER void
 make_lines(Plan *plan, const Plane planes[], int end, int across, int size)
 {
+    const int wide = plan->wide;
     for (; plan->made < end; plan->made++) {
-        const uint16_t *chroma = chroma_for(plan, planes, plan->made, size);
-        const uint8_t *pixels = planes[0].bytes + (plan->made << plan->halved) * planes[0].line;
+        const int row = plan->made, near = plan->down == 2 ? row / 2 : row;
+        int far = plan->down == 1 ? near : row % 2 ? near + 1 : near - 1;
+        if (far < 0 || far >= plan->chroma_height)
+            far = near;
+        const uint16_t *close = chroma_line(plan, planes, near, across, size);
+        const uint16_t *away = chroma_line(plan, planes, far, across, size);
+        const uint8_t *pixels = planes[0].bytes + (row << plan->halved) * planes[0].line;
         if (plan->halved)
             find_mean_luma(plan, pixels, pixels + planes[0].line, size);
         else
             find_luma(plan, pixels, across, size);
-        uint16_t *line = plan->rgb + (size_t)(plan->made % plan->kept) * CHANNELS * plan->wide;
-        for (int channel = 0; channel < CHANNELS; channel++)
-            colour_line(plan->luma, chroma + STEP + (size_t)channel * plan->padded, plan->part, across,
-                        line + (size_t)channel * plan->wide);
+        uint16_t *line = plan->rgb + (size_t)(row % plan->kept) * CHANNELS * wide;
+        colour_line(plan->luma, close, away, wide, line);
     }
 }
 
@@ -267,16 +268,6 @@ make_rgb(Plan *plan, const Plane planes[], int end)
 }
 
 /* --- scaling ----------------------------------------------------------------------------------------------------- */
-
-/* How many taps of an output count: many have fewer than others. */
-INTO_CALLER int
-used_taps(const Taps *taps, const uint16_t *weights)
-{
-    int used = taps->taps;
-    while (used > 1 && weights[used - 1] == 0)
-        used--;
-    return used;
-}
 
 /* The weighted sum of lines; `count` numbers, whole steps. `taps` is a constant where it is compiled, so that weights
  * stay in registers. */
@@ -308,7 +299,7 @@ scale_rows(const Plan *plan, int output, uint16_t *out)
     const Taps *rows = &plan->rows;
     const uint16_t *weights = rows->weights + (size_t)output * rows->taps, *lines[FEW];
     const uint16_t bias = rows->biases[output];
-    const int used = used_taps(rows, weights);
+    const int used = rows->used[output];
     size_t count = (size_t)CHANNELS * plan->wide;
     int from = rows->starts[output] % plan->kept, tap = 0;
     for (; tap < FEW && tap < used; tap++) {
@@ -335,26 +326,42 @@ scale_rows(const Plan *plan, int output, uint16_t *out)
     }
 }
 
-/* The band's columns, one a line, in whole steps from 0 to 255. */
+/* One column of the band, in whole steps from 0 to 255; `taps` as in weigh. */
+INTO_CALLER void
+weigh_column(const uint16_t *restrict from, const uint16_t *restrict weights, const int taps, uint16_t bias,
+             uint16_t *restrict out)
+{
+    for (int i = 0; i < CHANNELS * BAND; i++) {
+        uint16_t sum = bias;
+#pragma GCC unroll 8
+        for (int tap = 0; tap < taps; tap++)
+            sum += share(from[tap * CHANNELS * BAND + i], weights[tap]);
+        sum = (sum > BASE ? sum : BASE) >> FRACTION_BITS;
+        out[i] = (uint16_t)((sum < WHITE_STEPS ? sum : WHITE_STEPS) - BLACK_STEPS);
+    }
+}
+
+/* The band's columns, one a line. */
 FOR_EACH_PROCESSOR static void
 scale_columns(const Plan *plan)
 {
     const Taps *columns = &plan->columns;
-    const uint16_t least = BASE - (1 << (FRACTION_BITS - 1));
-    for (int column = 0; column < columns->outputs; column++) {
-        const uint16_t *weights = columns->weights + (size_t)column * columns->taps;
-        const uint16_t *from = plan->turned + (size_t)(columns->starts[column] - plan->low * plan->across) * STEP;
-        const int used = used_taps(columns, weights);
-        uint16_t sums[STEP], *out = plan->scaled + (size_t)column * STEP;
-        for (int i = 0; i < STEP; i++)
-            sums[i] = columns->biases[column];
-        for (int tap = 0; tap < used; tap++)
-            for (int i = 0; i < STEP; i++)
-                sums[i] += share(from[tap * STEP + i], weights[tap]);
-#pragma GCC ivdep
-        for (int i = 0; i < STEP; i++) {
-            const uint16_t value = (uint16_t)((sums[i] > least ? sums[i] : least) - least) >> FRACTION_BITS;
-            out[i] = value < 255 ? value : 255;
+    const uint16_t *weights = columns->weights;
+    uint16_t *out = plan->scaled;
+    for (int column = 0; column < columns->outputs; column++, weights += columns->taps, out += CHANNELS * BAND) {
+        const int first = columns->starts[column] - plan->low * plan->across;
+        const uint16_t *from = plan->turned + (size_t)first * CHANNELS * BAND;
+        const uint16_t bias = columns->biases[column] + (1 << (FRACTION_BITS - 1));
+        switch (columns->used[column]) {
+        case 1: weigh_column(from, weights, 1, bias, out); break;
+        case 2: weigh_column(from, weights, 2, bias, out); break;
+        case 3: weigh_column(from, weights, 3, bias, out); break;
+        case 4: weigh_column(from, weights, 4, bias, out); break;
+        case 5: weigh_column(from, weights, 5, bias, out); break;
+        case 6: weigh_column(from, weights, 6, bias, out); break;
+        case 7: weigh_column(from, weights, 7, bias, out); break;
+        case 8: weigh_column(from, weights, 8, bias, out); break;
+        default: weigh_column(from, weights, columns->used[column], bias, out);
         }
     }
 }
@@ -442,14 +449,15 @@ draw_band(Plan *plan, const Plane planes[], int first, int count, uint8_t *out)
         make_rgb(plan, planes, plan->rows.starts[output] + plan->rows.taps);
         scale_rows(plan, output, plan->band + (size_t)line * CHANNELS * wide);
     }
-    for (int channel = 0; channel < CHANNELS; channel++) {
+    for (int channel = 0; channel < CHANNELS; channel++)
         for (int part = 0; part < plan->across; part++) /* even and odd pixels come together again */
-            transpose(plan->band + (size_t)channel * wide + part * plan->part, STEP, plan->part, CHANNELS * wide,
-                      plan->turned + (size_t)part * STEP, plan->across * STEP);
-        scale_columns(plan);
-        transpose(plan->scaled, pitch, STEP, STEP, plan->upright + (size_t)channel * STEP * pitch, pitch);
-    }
-    const uint16_t *red = plan->upright, *green = red + (size_t)STEP * pitch, *blue = green + (size_t)STEP * pitch;
+            transpose(plan->band + (size_t)channel * wide + part * plan->part, BAND, plan->part, CHANNELS * wide,
+                      plan->turned + (part * CHANNELS + channel) * BAND, plan->across * CHANNELS * BAND);
+    scale_columns(plan);
+    for (int channel = 0; channel < CHANNELS; channel++)
+        transpose(plan->scaled + channel * BAND, pitch, BAND, CHANNELS * BAND,
+                  plan->upright + (size_t)channel * BAND * pitch, pitch);
+    const uint16_t *red = plan->upright, *green = red + (size_t)BAND * pitch, *blue = green + (size_t)BAND * pitch;
     for (int line = 0; line < count; line++)
         interleave(red + (size_t)line * pitch, green + (size_t)line * pitch, blue + (size_t)line * pitch, width,
                    out + (size_t)(first + line) * width * CHANNELS);
@@ -462,8 +470,8 @@ draw(Plan *plan, const Plane planes[], uint8_t *out)
     for (int i = 0; i < REMEMBERED; i++)
         plan->remembered[i] = -1;
     plan->made = plan->rows.low;
-    for (int done = 0; done < height; done += STEP) {
-        const int count = height - done < STEP ? height - done : STEP;
+    for (int done = 0; done < height; done += BAND) {
+        const int count = height - done < BAND ? height - done : BAND;
         draw_band(plan, planes, plan->falls ? height - done - count : done, count, out);
     }
 }
@@ -476,7 +484,7 @@ static void
 free_plan(Plan *plan)
 {
     void *all[] = {plan->rows.starts,     plan->rows.weights,    plan->rows.biases, plan->columns.starts,
-                   plan->columns.weights, plan->columns.biases, plan->memory};
+                   plan->columns.weights, plan->columns.biases, plan->rows.used,   plan->columns.used, plan->memory};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         PyMem_Free(all[i]);
     PyMem_Free(plan);
@@ -524,6 +532,10 @@ read_taps(PyObject *object, Taps *taps)
         PyErr_Format(PyExc_ValueError, "%zd weights and %zd biases for %zd outputs", weights, biases, outputs);
         return -1;
     }
+    if ((taps->used = PyMem_Malloc(outputs * sizeof *taps->used)) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
     taps->outputs = (int)outputs;
     taps->taps = (int)(weights / outputs);
     taps->low = MOST;
@@ -537,6 +549,9 @@ read_taps(PyObject *object, Taps *taps)
             taps->low = taps->starts[i];
         if (taps->starts[i] + taps->taps > taps->high)
             taps->high = taps->starts[i] + taps->taps;
+        taps->used[i] = taps->taps;
+        while (taps->used[i] > 1 && taps->weights[(size_t)i * taps->taps + taps->used[i] - 1] == 0)
+            taps->used[i]--;
     }
     return 0;
 }
@@ -547,7 +562,7 @@ take_memory(Plan *plan)
     const Taps *columns = &plan->columns;
     plan->low = columns->low / plan->across;
     plan->count = (columns->high + plan->across - 1) / plan->across - plan->low;
-    plan->part = up(plan->count, STEP);
+    plan->part = up(plan->count, STEP / plan->across);
     plan->wide = plan->across * plan->part;
     plan->padded = STEP + up(plan->count + 1, STEP);
     plan->pitch = up(columns->outputs, STEP);
@@ -556,14 +571,14 @@ take_memory(Plan *plan)
         uint16_t **start;
         size_t count;
     } parts[] = {
-        {&plan->chroma, (size_t)REMEMBERED * CHANNELS * plan->padded},
-        {&plan->mixed, (size_t)CHANNELS * plan->padded + STEP}, /* a part reads a sample beyond its end */
+        {&plan->samples, (size_t)CHANNELS * plan->padded + STEP}, /* a part reads a sample beyond its end */
+        {&plan->chroma, (size_t)REMEMBERED * CHANNELS * plan->wide},
         {&plan->luma, plan->wide},
         {&plan->rgb, (size_t)plan->kept * CHANNELS * plan->wide},
-        {&plan->band, (size_t)STEP * CHANNELS * plan->wide},
-        {&plan->turned, (size_t)plan->wide * STEP},
-        {&plan->scaled, (size_t)plan->pitch * STEP},
-        {&plan->upright, (size_t)CHANNELS * STEP * plan->pitch},
+        {&plan->band, (size_t)BAND * CHANNELS * plan->wide},
+        {&plan->turned, (size_t)plan->wide * CHANNELS * BAND},
+        {&plan->scaled, (size_t)plan->pitch * CHANNELS * BAND},
+        {&plan->upright, (size_t)CHANNELS * BAND * plan->pitch},
     };
     size_t total = STEP;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
@@ -606,7 +621,8 @@ make_plan(PyObject *module, PyObject *args)
     if (plan == NULL)
         return PyErr_NoMemory();
     uint16_t *colour = plan->colour;
-    if (!PyArg_ParseTuple(args, "iiiiiiOO(HHHHHH)", &plan->bits, &plan->across, &plan->down, &plan->halved, &plan->chroma_height, &plan->chroma_width, &rows, &columns, &colour[BLACK], &colour[GAIN],
+    if (!PyArg_ParseTuple(args, "iiiiiiOO(HHHHHH)", &plan->bits, &plan->across, &plan->down, &plan->halved,
+                          &plan->chroma_height, &plan->chroma_width, &rows, &columns, &colour[BLACK], &colour[GAIN],
                           &colour[RED_V], &colour[GREEN_U], &colour[GREEN_V], &colour[BLUE_U]) ||
         read_taps(rows, &plan->rows) || read_taps(columns, &plan->columns))
         goto failed;
