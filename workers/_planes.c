@@ -58,7 +58,7 @@ typedef struct {
     uint16_t colour[COLOURS];
     int low, count;                   /* samples of chroma in a line that are needed */
     int part, wide;                   /* numbers in a line of each part (even and odd pixels), and of all parts */
-    int pitch;                        /* numbers in a line of the scaled picture */
+    int pitch;                        /* numbers in a line of the scaled picture, CHANNELS for each pixel */
     int padded;                       /* numbers in a line of samples: STEP, the last of which is before the first sample;
                                          samples; one more at least */
     uint16_t *samples;                /* [CHANNELS][padded]: what a line of chroma adds */
@@ -68,8 +68,8 @@ typedef struct {
     int kept, made;                   /* lines of RGB; the first that was not made yet */
     uint16_t *rgb;                    /* [kept][CHANNELS][wide], a ring */
     uint16_t *band;                   /* [BAND][CHANNELS][wide]: rows scaled */
-    uint16_t *turned, *scaled;        /* of the band, transposed: [wide][CHANNELS][BAND], then [pitch][CHANNELS][BAND] */
-    uint16_t *upright;                /* [CHANNELS][BAND][pitch] */
+    uint16_t *turned, *scaled;        /* of the band, transposed: [wide][CHANNELS][BAND], then [pitch][BAND] */
+    uint16_t *upright;                /* [BAND][pitch] */
     void *memory;                     /* that all of these are in, in whole steps: vectors that cross cache lines take
                                          twice the time */
 } Plan;
@@ -429,21 +429,17 @@ transpose(const uint16_t *from, int lines, int columns, int from_pitch, uint16_t
 /* --- a picture --------------------------------------------------------------------------------------------------- */
 
 FOR_EACH_PROCESSOR static void
-interleave(const uint16_t *restrict red, const uint16_t *restrict green, const uint16_t *restrict blue, int count,
-           uint8_t *restrict out)
+to_bytes(const uint16_t *restrict numbers, int count, uint8_t *restrict out)
 {
-    for (int i = 0; i < count; i++) {
-        out[3 * i] = (uint8_t)red[i];
-        out[3 * i + 1] = (uint8_t)green[i];
-        out[3 * i + 2] = (uint8_t)blue[i];
-    }
+    for (int i = 0; i < count; i++)
+        out[i] = (uint8_t)numbers[i];
 }
 
 /* Outputs `first` … `first + count - 1`. */
 static void
 draw_band(Plan *plan, const Plane planes[], int first, int count, uint8_t *out)
 {
-    const int width = plan->columns.outputs, pitch = plan->pitch, wide = plan->wide;
+    const int width = CHANNELS * plan->columns.outputs, pitch = plan->pitch, wide = plan->wide;
     for (int i = 0; i < count; i++) {
         const int line = plan->falls ? count - 1 - i : i, output = first + line;
         make_rgb(plan, planes, plan->rows.starts[output] + plan->rows.taps);
@@ -454,13 +450,9 @@ draw_band(Plan *plan, const Plane planes[], int first, int count, uint8_t *out)
             transpose(plan->band + (size_t)channel * wide + part * plan->part, BAND, plan->part, CHANNELS * wide,
                       plan->turned + (part * CHANNELS + channel) * BAND, plan->across * CHANNELS * BAND);
     scale_columns(plan);
-    for (int channel = 0; channel < CHANNELS; channel++)
-        transpose(plan->scaled + channel * BAND, pitch, BAND, CHANNELS * BAND,
-                  plan->upright + (size_t)channel * BAND * pitch, pitch);
-    const uint16_t *red = plan->upright, *green = red + (size_t)BAND * pitch, *blue = green + (size_t)BAND * pitch;
+    transpose(plan->scaled, pitch, BAND, BAND, plan->upright, pitch); /* a line of pixels is a line of channels, too */
     for (int line = 0; line < count; line++)
-        interleave(red + (size_t)line * pitch, green + (size_t)line * pitch, blue + (size_t)line * pitch, width,
-                   out + (size_t)(first + line) * width * CHANNELS);
+        to_bytes(plan->upright + (size_t)line * pitch, width, out + (size_t)(first + line) * width);
 }
 
 static void
@@ -565,7 +557,7 @@ take_memory(Plan *plan)
     plan->part = up(plan->count, STEP / plan->across);
     plan->wide = plan->across * plan->part;
     plan->padded = STEP + up(plan->count + 1, STEP);
-    plan->pitch = up(columns->outputs, STEP);
+    plan->pitch = up(CHANNELS * columns->outputs, STEP);
     plan->kept = plan->rows.taps;
     const struct {
         uint16_t **start;
@@ -577,8 +569,8 @@ take_memory(Plan *plan)
         {&plan->rgb, (size_t)plan->kept * CHANNELS * plan->wide},
         {&plan->band, (size_t)BAND * CHANNELS * plan->wide},
         {&plan->turned, (size_t)plan->wide * CHANNELS * BAND},
-        {&plan->scaled, (size_t)plan->pitch * CHANNELS * BAND},
-        {&plan->upright, (size_t)CHANNELS * BAND * plan->pitch},
+        {&plan->scaled, (size_t)plan->pitch * BAND},
+        {&plan->upright, (size_t)BAND * plan->pitch},
     };
     size_t total = STEP;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
