@@ -89,6 +89,8 @@ def agreement(
     """
     if min(workers) < 1:
         raise UsageError(f"--workers has {min(workers)}: name how many, 1 or more each")
+    if several := [config.device for config in configs if len(config.devices) > 1]:
+        raise UsageError(f"--device is '{several[0]}': what is simulated has one device, name one")
     models = [read_model(config.model) for config in configs]
     measurement = Measurement("simulate", models[0])
     say_load(measurement, console)
@@ -146,7 +148,7 @@ def _pace(config: EngineConfig, run: Run, alone_s: float) -> Pace:
         per_batch_ms, per_clip_ms = config.null_delay_ms
         return Pace(per_batch_ms / 1000, per_clip_ms / 1000, batch, runners, ahead)
     alone = inference_cost(config, seconds=alone_s)
-    if alone.device == "cpu":
+    if alone.on_cpu:
         return Pace(0.0, alone.cpu_per_clip, batch, runners, ahead, on_cores=True)
     return Pace(0.0, runners / alone.clips_per_s, batch, runners, ahead)
 

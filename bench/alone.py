@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from clipmux.engine.backends import choose, open_backend
+from clipmux.engine.backends import choose, keep_to_cores, open_backend
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.device import softmax
 from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
@@ -143,10 +143,13 @@ def _preprocess(config: EngineConfig, model: ModelFolder) -> Preprocess:
 
 
 def _backend(config: EngineConfig, model: ModelFolder) -> Any:
+    """As a run opens it: of several devices the first."""
+    device = config.devices[0]
+    keep_to_cores(device)
     return open_backend(
-        choose(config.backend, config.device, model.target),
+        choose(config.backend, device, model.target),
         model,
-        device=config.device,
+        device=device,
         max_batch=config.max_batch,
         null_delay_ms=config.null_delay_ms,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipmux.engine.backends import on_cpu
 from clipmux.engine.errors import UsageError
 
 HERE = "measured, docs/scaling.md"
@@ -193,11 +194,11 @@ def with_measured(
             found["frame_s"] = decode * clips / frames
         infer = figures.get("inference_alone_cpu_per_clip")
         rate = figures.get("inference_alone_clips_per_s")
-        device = (content.get("model") or {}).get("device")
-        if infer is not None and device == "cpu":
+        devices = ((content.get("model") or {}).get("device") or "").split(",")
+        if infer is not None and on_cpu(devices[0]):
             infer_s = found["infer_s"] = infer
         elif rate is not None:
-            clips_per_s = found["clips_per_s"] = rate
+            clips_per_s = found["clips_per_s"] = rate / len(devices)
     if not found:
         raise UsageError(
             f"'{path}' has none of the costs that count: give what 'clipmux bench end-to-end', 'bench decode' or "

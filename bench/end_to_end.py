@@ -19,7 +19,6 @@ from typing import Any
 
 from rich.console import Console
 
-from clipmux.engine.backends import choose
 from clipmux.engine.children import INFERENCE
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import ClipmuxError, UsageError
@@ -255,7 +254,7 @@ def end_to_end(
     plain = read_model(float32) if float32 else None
     for model in models:
         check_baselines(baselines, model, plain)
-    backend = choose(configs[0].backend, configs[0].device, models[0].target)
+    backend = configs[0].backend_for(models[0])
     measurement = Measurement("end-to-end", models[0], {"backend": backend, "device": configs[0].device})
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder:
@@ -287,7 +286,7 @@ def end_to_end(
 
 def point(model: ModelFolder, config: EngineConfig) -> dict[str, Any]:
     """What tells a run's figures from others'."""
-    backend = choose(config.backend, config.device, model.target)
+    backend = config.backend_for(model)
     return {"model": model.name, "precision": model.precision, "backend": backend, "device": config.device}
 
 
@@ -348,7 +347,7 @@ def add_rounds(measurement: Measurement, rounds: Sequence[Round], at: dict[str, 
     measurement.ratio("pipeline_efficiency", clips, best, **at)
     measurement.ratio("pipeline_efficiency_with_start", with_start, best, **at)
     spent = figure("cpu_per_clip", "s", [run.cpu_s / run.clips for run in runs])
-    if rounds[0].inference.device == "cpu":
+    if rounds[0].inference.on_cpu:
         measurement.ratio("cpu_efficiency", both, spent, **at)
     first = figure("first_prediction", "s", [run.first_s for run in runs])
     alone = figure("first_prediction_alone", "s", [entry.first_s for entry in rounds])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from clipmux.engine.backends import choose
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import read_model
@@ -49,7 +48,7 @@ def memory(
     if len(counts) < 2 or sorted(set(counts)) != list(counts) or counts[0] < 1:
         raise UsageError(f"--videos is {','.join(map(str, counts))}: give two or more rising numbers, like 50,1000")
     model = read_model(config.model)
-    backend = choose(config.backend, config.device, model.target)
+    backend = config.backend_for(model)
     measurement = Measurement("memory", model, {"backend": backend, "device": config.device})
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clipmux.engine.backends import on_cpu
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.workers.sources import Video
@@ -36,7 +38,7 @@ class Cost:
         clips: that it made or scored.
         cpu_s: CPU seconds of all its threads.
         wall_s: from the word to begin until the last process was done.
-        device: of inference.
+        device: of inference; several with commas between.
     """
 
     clips: int
@@ -52,16 +54,23 @@ class Cost:
     def clips_per_s(self) -> float:
         return self.clips / self.wall_s
 
+    @property
+    def on_cpu(self) -> bool:
+        """Its device is cores of this machine, which decoders share."""
+        return on_cpu(self.device.split(",")[0])
+
 
 def ideal(decode: Cost, inference: Cost, *, cores: int) -> float:
     """Clips per second of a run whose engine costs nothing.
 
     On a CPU both stages share the cores: cores ÷ (CPU seconds per clip of decoding + of inference). An accelerator has
-    cores of its own: the slower of what all cores decode and what the device infers.
+    cores of its own: the slower of what all cores decode and what the device infers. Where inference is kept to some
+    cores, it is at most what these infer.
     """
+    shared = cores / (decode.cpu_per_clip + inference.cpu_per_clip)
     if inference.device == "cpu":
-        return cores / (decode.cpu_per_clip + inference.cpu_per_clip)
-    return min(cores / decode.cpu_per_clip, inference.clips_per_s)
+        return shared
+    return min(shared if inference.on_cpu else cores / decode.cpu_per_clip, inference.clips_per_s)
 
 
 def decode_cost(config: EngineConfig, videos: Sequence[Video], *, processes: int) -> Cost:
@@ -83,14 +92,20 @@ def decode_cost(config: EngineConfig, videos: Sequence[Video], *, processes: int
 
 
 def inference_cost(config: EngineConfig, *, seconds: float) -> Cost:
-    """The device alone, at its own best, for so many seconds.
+    """The device alone, at its own best, for so many seconds; several all at once.
 
     Raises:
         UsageError: it is not on this machine.
         ClipmuxError: it failed.
     """
-    (answer,) = do(config, [{"stage": "inference", "seconds": seconds}])
-    return Cost(**answer)
+    alone = [dataclasses.replace(config, device=device) for device in config.devices]
+    answers = do(config, [{"stage": "inference", "seconds": seconds, "config": one.to_json()} for one in alone])
+    return Cost(
+        clips=sum(answer["clips"] for answer in answers),
+        cpu_s=sum(answer["cpu_s"] for answer in answers),
+        wall_s=max(answer["wall_s"] for answer in answers),
+        device=",".join(answer["device"] for answer in answers),
+    )
 
 
 def first_prediction_s(config: EngineConfig, video: Video) -> float:
@@ -107,6 +122,8 @@ def first_prediction_s(config: EngineConfig, video: Video) -> float:
 def do(config: EngineConfig, asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A process of bench/alone.py per entry of ``asked``, each with its ``stage``; they begin when all are ready.
 
+    An entry may have a ``config`` of its own.
+
     Returns:
         What each answered.
 
@@ -115,7 +132,7 @@ def do(config: EngineConfig, asked: Sequence[dict[str, Any]]) -> list[dict[str, 
         ClipmuxError: a process failed.
     """
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(_Process({**entry, "config": config.to_json()})) for entry in asked]
+        processes = [stack.enter_context(_Process({"config": config.to_json(), **entry})) for entry in asked]
         for process in processes:
             process.wait_until_ready()
         for process in processes:

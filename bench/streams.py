@@ -15,7 +15,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,6 @@ from typing import Any
 
 from rich.console import Console
 
-from clipmux.engine.backends import choose
 from clipmux.engine.children import INFERENCE
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import ClipmuxError, UsageError
@@ -155,7 +155,7 @@ def streams(
     if count < 0 or not seconds > 0 or not bound_s > 0 or overload < 0 or not alone_s > 0:
         raise UsageError("--streams and --overload are at least 0, --seconds, --bound-ms and --alone are above 0")
     model = read_model(config.model)
-    backend = choose(config.backend, config.device, model.target)
+    backend = config.backend_for(model)
     measurement = Measurement("streams", model, {"backend": backend, "device": config.device})
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
@@ -274,17 +274,21 @@ class _Mark:
     def __init__(self, supervisor: LiveSupervisor) -> None:
         self.at = time.monotonic()
         children = supervisor.processes
-        (inference,) = (child.counts for child in children if child.role == INFERENCE)
-        self.inference: dict[str, Any] = dict(inference)
-        self.latency: dict[str, int] = dict(inference.get("latency", {}))
-        self.drops: dict[str, int] = dict(inference.get("drops", {}))
-        self.busy: float = inference.get("busy_s", {}).get("infer", 0.0)
+        devices = [child.counts for child in children if child.role == INFERENCE]
+        self.clips: int = sum(counts.get("clips", 0) for counts in devices)
+        self.latency = _sums(counts.get("latency", {}) for counts in devices)
+        self.drops = _sums(counts.get("drops", {}) for counts in devices)
+        self.busy: float = sum(counts.get("busy_s", {}).get("infer", 0.0) for counts in devices)
         self.streams = {
             stream.number: (stream.total("frames"), stream.total("clips"), stream.total("dropped"))
             for stream in supervisor.streams.values()
         }
         self.weights = {stream.number: stream.config.weight for stream in supervisor.streams.values()}
         self.memory = sum(_size(child.pid) for child in children) + _size(os.getpid())
+
+
+def _sums(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    return sum(map(Counter, counts), Counter())
 
 
 def _between(first: _Mark, last: _Mark, runners: int, number: int) -> Trial:
@@ -305,7 +309,7 @@ def _between(first: _Mark, last: _Mark, runners: int, number: int) -> Trial:
         seconds=seconds,
         p50_s=_percentile(latency, 50),
         p99_s=_percentile(latency, 100 * IN_TIME),
-        scored=last.inference.get("clips", 0) - first.inference.get("clips", 0),
+        scored=last.clips - first.clips,
         dropped=lost + late,
         at_pace=frames / (number * FPS * seconds),
         device_busy=(last.busy - first.busy) / seconds / runners,
@@ -342,14 +346,15 @@ def ideal_streams(
     frames = sum(answer["frames"] for answer in answers) / sum(answer["wall_s"] for answer in answers)
     inference = inference_cost(config, seconds=alone_s)
     clips = 1 / live.stride_s
+    shared = cores() / (cpu + clips * inference.cpu_per_clip)
     if inference.device == "cpu":
-        ideal: float = cores() / (cpu + clips * inference.cpu_per_clip)
+        found: float = shared
     else:
-        ideal = min(cores() / cpu, inference.clips_per_s / clips)
-    measurement.figure("ideal_streams", "", [ideal])
+        found = min(shared if inference.on_cpu else cores() / cpu, inference.clips_per_s / clips)
+    measurement.figure("ideal_streams", "", [found])
     measurement.figure("camera_alone_cpu_per_frame", "ms", [1000 * cpu / frames])
     measurement.figure("inference_alone_cpu_per_clip", "ms", [1000 * inference.cpu_per_clip])
-    return ideal
+    return found
 
 
 def made(folder: Path) -> list[Path]:

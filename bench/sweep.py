@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from clipmux.engine.backends import choose
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import read_model
@@ -59,7 +58,7 @@ def sweep(
     ):
         there = dataclasses.replace(config, workers=processes, max_batch=batch)
         grid[f"{model.path}: {processes} workers, batch {batch}"] = (model, there)
-    backend = choose(configs[0].backend, configs[0].device, models[0].target)
+    backend = configs[0].backend_for(models[0])
     measurement = Measurement("sweep", models[0], {"backend": backend, "device": configs[0].device})
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from clipmux.engine import jail
-from clipmux.engine.backends import choose
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.logs import JSON
@@ -70,7 +69,7 @@ def watchers(
     if not alone_s > 0:
         raise UsageError(f"--alone is {alone_s:g}: give seconds above 0")
     model = read_model(config.model)
-    backend = choose(config.backend, config.device, model.target)
+    backend = config.backend_for(model)
     measurement = Measurement("watchers", model, {"backend": backend, "device": config.device})
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:

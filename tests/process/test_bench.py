@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from command import clipmux, started
+from devices import TWO, two_devices
 
 from clipmux.bench.decoding import Differences
 from clipmux.bench.inference import EAGER, Until, check_batches, noise_batch, open_way
@@ -125,6 +126,32 @@ def test_end_to_end_beside_its_stages_alone(tmp_path: Path) -> None:
     assert "peak memory is the PSS of all processes together" in measured.printed
 
 
+@two_devices
+def test_end_to_end_on_two_devices(tmp_path: Path) -> None:
+    options = ["--videos", 6, "--frames", 40, "--kind", "h264-mp4:64x48", "--alone", 0.2, "--device", TWO]
+    measured = bench("end-to-end", *options, json_file=tmp_path / "out.json")
+    assert measured("clips") == 6 * 3
+    assert measured.content["model"]["device"] == TWO
+    both = measured("decode_alone_cpu_per_clip") + measured("inference_alone_cpu_per_clip")
+    best = min(measured.content["machine"]["cores"] / both, measured("inference_alone_clips_per_s"))
+    assert measured("ideal_clips_per_s") == pytest.approx(best)
+    assert 0 < measured("device_busy") <= 1
+
+
+@two_devices
+def test_streams_on_two_devices(tmp_path: Path, null_model: Path) -> None:
+    """What few streams come to in a few seconds; a number is given, so nothing is searched for."""
+    file = tmp_path / "out.json"
+    options = ["--model", null_model, "--backend", "null", "--null-delay", "1+1", "--device", TWO, "--bound-ms", 5000]
+    done = clipmux("bench", "streams", *options, "--streams", 2, "--seconds", 4, "--alone", 0.2, "--json", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = Measured(json.loads(file.read_text()), done.stdout)
+    assert measured("dropped", streams=2) == 0
+    assert measured("sustained_streams") == 2
+    assert measured("scored", streams=2) == pytest.approx(2 * 4 / 0.64, abs=4)
+    assert measured("stream_efficiency") == pytest.approx(2 / measured("ideal_streams"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_benchmark_that_is_stopped_leaves_nothing_behind(null_model: Path, number: int) -> None:
     """What it would leave (processes, sockets, made videos) is looked for after every test of this folder."""
@@ -147,6 +174,12 @@ def test_of_an_accelerator_the_ideal_is_the_slower_stage() -> None:
     assert ideal(decode, slow, cores=2) == 50
     assert ideal(decode, fast, cores=2) == 100
     assert ideal(decode, Cost(100, 2.0, 1.0, "cpu"), cores=2) == 50
+
+
+def test_of_some_cores_the_ideal_is_no_more_than_they_infer() -> None:
+    decode = Cost(100, 2.0, 1.0)
+    assert ideal(decode, Cost(100, 2.0, 2.5, "cpu:0"), cores=2) == 40
+    assert ideal(decode, Cost(100, 2.0, 1.0, "cpu:0,cpu:1"), cores=2) == 50
 
 
 def test_curves_follow_the_beats_of_all_children() -> None:

@@ -55,6 +55,7 @@ def test_a_plan_on_cpus_lasts_as_long_as_it_is_given() -> None:
         (["bench", "cluster", "--streams", "many"], "--streams is 'many'"),
         (["bench", "cluster", "--streams", "1", "--pace", "1"], "--pace is '1'"),
         (["bench", "simulate", "--workers", "0"], "--workers has 0"),
+        (["bench", "simulate", "--device", "cpu:0,cpu:1"], "--device is 'cpu:0,cpu:1'"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
