@@ -1,7 +1,7 @@
 # make run                             see it work: clipmux demo
 # make run VIDEOS=folder MODEL=folder  classify your own videos
 # make test                            every check: ruff, mypy, pytest
-# make bench [VIDEOS=folder]           every measurement of docs/benchmarks.md, for some hours, into runs/bench
+# make bench [VIDEOS=folder]           the measurements of docs/benchmarks.md, for some hours, into runs/bench
 # make live-faults                     cameras that fail, for some minutes, as root (a network link is cut)
 # make live-soak                       eight hours of streams in some minutes: nothing grows
 # make chaos [MINUTES=30] [SEED=1]     random faults in random processes; docs/reliability.md
@@ -74,11 +74,12 @@ soak: .venv/checks .venv/installed
 BENCH ?= runs/bench
 RESULTS := $(addprefix $(BENCH)/,$(addsuffix .json,pipeline-float32 pipeline-bfloat16 pipeline-int8 decode codecs $(if $(VIDEOS),pixels) \
   baselines-float32 baselines-bfloat16 baselines-int8 baselines-720p pace transport transport-pace memory sweep watchers \
-  inference backends server))
+  devices inference backends server))
 CLIPMUX := $(BIN)/clipmux
 GIVEN := $(if $(VIDEOS),"$(VIDEOS)")
 FLOAT32 := $(BENCH)/models/r3d50
-MODELS := $(FLOAT32) $(FLOAT32)-bfloat16 $(FLOAT32)-int8
+SMALL := $(BENCH)/models/r3d18
+MODELS := $(FLOAT32) $(FLOAT32)-bfloat16 $(FLOAT32)-int8 $(SMALL)-int8
 RIVALS := --baselines reference,dataloader,ray
 
 bench: $(RESULTS)
@@ -97,10 +98,11 @@ $(BENCH)/baselines-720p.json: WHAT = end-to-end --kind h264-mp4:1280x720 --video
 $(BENCH)/pace.json: WHAT = end-to-end --videos 400 --stride 1 --model $(FLOAT32) --backend null --null-delay 0.4+0.25
 $(BENCH)/transport.json: WHAT = transport
 $(BENCH)/transport-pace.json: WHAT = transport --null-delay 0.4+0.25
-$(BENCH)/memory.json: WHAT = memory --model $(FLOAT32) --backend null
-$(BENCH)/watchers.json: WHAT = watchers $(GIVEN) --videos 240 --model $(FLOAT32)-int8
+$(BENCH)/memory.json: WHAT = memory --backend null
+$(BENCH)/watchers.json: WHAT = watchers $(GIVEN) --videos 120 --model $(FLOAT32)-int8 --repeats 3
+$(BENCH)/devices.json: WHAT = devices $(GIVEN) --videos 60 --model $(SMALL)-int8 --device cpu --device cpu:0,cpu:1
 $(BENCH)/sweep.json: WHAT = sweep $(GIVEN) --model $(FLOAT32) --model $(FLOAT32)-int8 --workers 1,2,4 --batch 4,8,16 --repeats 3
-$(BENCH)/inference.json: WHAT = inference $(MODELS)
+$(BENCH)/inference.json: WHAT = inference $(filter $(FLOAT32)%,$(MODELS))
 $(BENCH)/backends.json: WHAT = inference $(FLOAT32) --backend torch-eager,torch,openvino --batch 8
 $(BENCH)/server.json: WHAT = inference $(FLOAT32) --scenario server --latency-bound-ms 1000
 
@@ -110,11 +112,14 @@ $(RESULTS): | .venv/rivals $(MODELS)
 $(FLOAT32): | .venv/rivals
 	$(CLIPMUX) build untrained resnet-50 --output $@
 
+$(SMALL): | .venv/rivals
+	$(CLIPMUX) build untrained resnet-18 --output $@
+
 $(FLOAT32)-bfloat16: | $(FLOAT32)
 	$(CLIPMUX) build compile $| --target openvino --precision bfloat16 --output $@
 
-$(FLOAT32)-int8: | $(FLOAT32) $(if $(VIDEOS),,$(BENCH)/demo)
-	$(CLIPMUX) build compile $(FLOAT32) --target openvino --precision int8 \
+$(FLOAT32)-int8 $(SMALL)-int8: %-int8: | % $(if $(VIDEOS),,$(BENCH)/demo)
+	$(CLIPMUX) build compile $* --target openvino --precision int8 \
 	  --calibrate $(or $(GIVEN),$(BENCH)/demo/videos) --output $@
 
 $(BENCH)/demo: | .venv/rivals

@@ -22,7 +22,9 @@ Json = Annotated[Path | None, typer.Option("--json", help="File to write every f
 Html = Annotated[Path | None, typer.Option("--html", help="File to write a report with charts to.")]
 Repeats = Annotated[int, typer.Option(help="Runs of everything; figures are medians.")]
 Backend = Annotated[str, typer.Option(help="auto, openvino, magicmind, torch or null.")]
-Device = Annotated[str, typer.Option(help="cpu, mlu:0 or cuda:0.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cores like cpu:0-7, mlu:0 or cuda:0; of runs also several, with commas.")
+]
 NullDelay = Annotated[str, typer.Option(help="null answers N clips after A+B·N ms.", metavar="A+B")]
 Preprocess = Annotated[str, typer.Option(help="Way to pixels; a run's own default unless given.")]
 Inputs = Annotated[

@@ -1,4 +1,4 @@
-"""``clipmux bench inference|decode|wire|end-to-end|memory|sweep|transport|watchers``: how fast, how near the limit."""
+"""``clipmux bench inference|decode|wire|end-to-end|memory|sweep|transport|watchers|devices|streams``: how fast."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def memory(
 ) -> None:
     """Peak memory of all processes together for 50 and for 1,000 short videos, and the ratio.
 
-    Example: clipmux bench memory --model model --backend null
+    Example: clipmux bench memory --backend null
     """
     from clipmux.engine.config import parse_workers
 
@@ -360,7 +360,8 @@ def watchers(
     json: Json = None,
     html: Html = None,
 ) -> None:
-    """What being looked at costs: runs with metrics that are scraped, a trace and a log of JSON, beside runs without.
+    """What being looked at and guarded costs: runs with metrics that are scraped, a trace, a log of JSON and jailed
+    decoders, beside runs without.
 
     Example: clipmux bench watchers videos/ --model model --videos 240
     """

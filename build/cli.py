@@ -123,7 +123,7 @@ def untrained(
 def compile_(
     folder: Annotated[Path, typer.Argument(help="Model folder made by export or import; or 'demo'.")],
     target: Annotated[str, typer.Option(help="openvino, torch or magicmind.")],
-    precision: Annotated[str, typer.Option(help="openvino, torch: float32, bfloat16, float16 (and int8); see below.")],
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, float16; of openvino also int8; see below.")],
     output: Annotated[Path, typer.Option(help="Model folder to write.")],
     calibrate: Annotated[list[str] | None, typer.Option(help="Videos to measure activations on; repeatable.")] = None,
     clips: Annotated[int, typer.Option(help="How many clips to draw from them.")] = 128,

@@ -3,7 +3,7 @@
 Its settings come as one line of JSON on standard input (``jail.begin`` reads it), which then stays open as the death
 pipe: when it ends, the supervisor is gone, however it died, and the child goes too (engine/orphans.py). Nothing is
 inherited but that, an open log as standard error, a standard output whose closing tells the supervisor that the child
-has ended, and for those whom clips concern the descriptor of the clip memory.
+has ended, the descriptor of the trace where there is one, and for those whom clips concern those of the clip memories.
 """
 
 from __future__ import annotations

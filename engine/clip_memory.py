@@ -1,4 +1,5 @@
-"""The memory that clips travel in on one host: one anonymous file, cut into seats, a seat into slots of one clip each.
+"""The memory that clips travel in to an inference process of the same host: an anonymous file, cut into seats, a seat
+into slots of one clip each.
 
 The file has no name in any file system, so nothing of it can remain, whichever processes are killed: the kernel frees
 it with the last process that has it. The supervisor makes it and passes its descriptor on by inheritance. Each decoder

@@ -87,7 +87,7 @@ class EngineConfig:
             none, where there are decoders on other hosts.
         max_batch: clips in one device call at most, 1…64.
         device: ``cpu``, some of its cores (``cpu:0-7``), ``mlu:0``, ``cuda:0``; several of a kind with commas between.
-        backend: ``auto``, ``openvino`` or ``null``.
+        backend: ``auto``, ``openvino``, ``magicmind``, ``torch`` or ``null``.
         null_delay_ms: the null backend answers N clips after ``a + b·N`` milliseconds.
         max_delay_s: how long a clip may wait for its batch to fill while the device is idle.
         decode_threads: of each decoder's codec.

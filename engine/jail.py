@@ -43,7 +43,7 @@ class Jail:
     Args:
         lock: whether files, programs and networks are taken from it: one of ``JAILS``.
         data_bytes: memory that it may fill; 0 for as much as there is.
-        network: it may connect to other machines (a camera's).
+        network: it may connect to other machines (for a camera's stream, videos by URL, or clips that go there).
         devices: paths that it may also write to (a camera's ``/dev/video0``).
         privileges: a program that it runs may gain some (a driver's helper may have to).
     """

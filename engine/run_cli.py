@@ -67,8 +67,10 @@ def _classify(
     names: Annotated[str, typer.Option(help="Name videos by their file's 'stem' or by their 'path'.")] = "stem",
     stride: Annotated[int, typer.Option(help="Frames from one clip's start to the next's.")] = 16,
     top_k: Annotated[int, typer.Option(help="Labels per prediction.")] = 5,
-    per_clip: Annotated[bool, typer.Option("--per-clip", help="Results per clip instead of their mean.")] = False,
-    workers: Annotated[str, typer.Option(help=WORKERS)] = "auto",
+    per_clip: Annotated[
+        bool, typer.Option("--per-clip", help="Also results per clip; in results.json in place of their mean.")
+    ] = False,
+    workers: Annotated[str, typer.Option(help=f"{WORKERS} With --bind also none, and auto is one per core.")] = "auto",
     max_batch: Annotated[int, typer.Option(help="Clips in one device call at most, up to 64.")] = 64,
     device: Annotated[
         str, typer.Option(help="cpu, cores like cpu:0-7, mlu:0 or cuda:0; several with commas between.")
@@ -290,6 +292,7 @@ run_on_ray = _variant(
     """Classify videos with an engine on every node of a Ray cluster, into one run folder, which is written here.
 
     Every node has clipmux, the model and the videos at the same paths. What a lost node had goes to the others.
-    Options are those of 'clipmux run'; of --bind, --metrics, --trace and --segments a run on Ray has none.""",
+    Options are those of 'clipmux run'; of --bind, --inference-at, --metrics, --trace and
+    --segments a run on Ray has none.""",
     own=[ADDRESS],
 )

@@ -1,4 +1,4 @@
-"""Foreign headers and documents for every reader: ``python tests/fuzz.py --headers 1000000 --documents 20000``.
+"""Foreign headers and documents for every reader: ``python tests/fuzz.py --headers 1000000 --documents 50000``.
 
 Each reader may return, or raise the error that it names. Anything else, a call that does not come back, or memory that
 grows is a fault, and is shown with the seed that makes it again.
