@@ -235,6 +235,9 @@ class LiveSupervisor(Processes):
         stream = self._stream_of(child)
         if isinstance(message, Hello) and child.role in (INFERENCE, WATCHER) and self.streams:
             self._tell_streams(child.role)  # it takes the place of one that had been told
+            for ended in self.streams.values():
+                if child.role == WATCHER and ended.state == ENDED:  # whose camera says it no more
+                    self._tell(ended, ENDED, ended.detail)
         elif isinstance(message, Hello) and child.role == PAGE:
             self.page = str(message.about.get("url", ""))
         if isinstance(message, Goodbye) and stream is not None:

@@ -58,3 +58,9 @@ def children(process: subprocess.Popen[str], role: str) -> list[psutil.Process]:
             if any(part.startswith(f"{role}-") for part in child.cmdline()):
                 found.append(child)
     return found
+
+
+def figures_of(log: Path, role: str) -> list[dict[str, Any]]:
+    """What the processes of a role said at their end."""
+    told = [json.loads(line.split("figures: ")[1]) for line in log.read_text().splitlines() if "figures: " in line]
+    return [each for each in told if each["role"] == role]

@@ -12,6 +12,7 @@ import io
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
 from random import Random
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ from clipmux.engine.stages import Stages
 from clipmux.engine.streams import LiveConfig, StreamConfig
 from clipmux.engine.wire import encode
 
+from .exact import with_known_matrix
 from .live_sources import SLICE_S, Received, SourceError, is_paced, open_source
 from .preprocess import open_preprocess
 from .time_windows import TimedWindow, TimeWindows
@@ -140,10 +142,13 @@ class Camera:
                 self._end()
             except SourceError as error:
                 self._wait(str(error))
-            except VideoError as error:  # of a file: trying again would not help
-                if not self._said_hello:
+            except VideoError as error:
+                if self._stream.scheme != "file":  # what comes next may be another picture
+                    self._wait(error.message)
+                elif self._said_hello:  # trying again would not help
+                    self._tell(ENDED, error.message)
+                else:
                     raise UsageError(error.message) from None
-                self._tell(ENDED, error.message)
         self._link.send(Goodbye({**self.stages.figures(), **self.counts}))
         self._sender.close()
         self._reports.close()
@@ -174,14 +179,15 @@ class Camera:
             self._hello()
             self._begin(seconds, at, "")
         elif self._windows.breaks(seconds):  # its clock no longer says what it said: everything begins anew
+            if self._stream.scheme == "file":  # whose clips are those of a run
+                self._send_all(self._windows.end())
             self._next_connection()
             self._begin(seconds, at, "its clock jumped")
         size = (frame.picture.width, frame.picture.height)
         if size != self._size:
             self._size = size
             self._windows.cut()
-        for window in self._windows.add(received, seconds, frame.duration):
-            self._send(window)
+        self._send_all(self._windows.add(received, seconds, frame.duration))
         if self._thumbnails and at - self._pictured_at >= TELL_EVERY_S:
             self._pictured_at = at
             self._send_thumbnail(frame.picture, at)
@@ -197,6 +203,10 @@ class Camera:
     def _picture(self, received: Received) -> Picture:
         with self.stages.timed("preprocess"):
             return Picture(self._preprocess(received.frame), received.at)
+
+    def _send_all(self, windows: Iterable[TimedWindow[Picture]]) -> None:
+        for window in windows:
+            self._send(window)
 
     def _send(self, window: TimedWindow[Picture]) -> None:
         """Send one clip, or drop it if there is no room."""
@@ -225,8 +235,7 @@ class Camera:
             self._link.send(Hello({"preprocess": self._preprocess.chosen}))
 
     def _end(self) -> None:
-        for window in self._windows.end():
-            self._send(window)
+        self._send_all(self._windows.end())
         self._tell(ENDED, "")
 
     def _next_connection(self) -> None:
@@ -294,8 +303,11 @@ class Camera:
             width = min(THUMBNAIL_WIDTH, picture.width)
             height = max(2, round(picture.height * width / picture.width / 2) * 2)
             if isinstance(picture, av.VideoFrame):
-                pixels = picture.reformat(width=width, height=height, format="rgb24").to_ndarray()
-                image = Image.fromarray(pixels)
+                try:
+                    small = with_known_matrix(picture).reformat(width=width, height=height, format="rgb24")
+                except (av.FFmpegError, ValueError):  # no clip comes of it either, and that says why
+                    return
+                image = Image.fromarray(small.to_ndarray())
             else:
                 image = picture.resize((width, height))
             for quality in QUALITIES:

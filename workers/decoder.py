@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -125,15 +126,26 @@ class Decoder(Streamer):
 def timed_windows(
     frames: Iterator[Frame], video: Video, length: int, stride: int, rate: float, keep: Callable[[Frame], Picture]
 ) -> Iterator[TimedWindow[Picture]]:
-    """Clips sampled in time at ``rate``, as of a live stream; ``stride`` is in frames of that rate."""
+    """Clips sampled in time at ``rate``, as of a live stream; ``stride`` is in frames of that rate.
+
+    Before a gap as at the end, the clip that has begun is filled up; frames count on after it.
+    """
     cutter = TimeWindows(length=length, rate=rate, stride_s=stride / rate, keep=keep)
+    before = 0
+
+    def numbered(clips: Iterable[TimedWindow[Picture]]) -> Iterator[TimedWindow[Picture]]:
+        return (dataclasses.replace(clip, start=before + clip.start) for clip in clips)
+
     for frame in frames:
         if frame.seconds is None:
             raise VideoError(
                 "decode", "NoTimes", f"'{video.shown}' is a folder of frames, which have no times: leave out --segments"
             )
-        yield from cutter.add(frame, frame.seconds, frame.duration)
-    yield from cutter.end()
+        if cutter.breaks(frame.seconds):
+            yield from numbered(cutter.end())
+            before += cutter.taken
+        yield from numbered(cutter.add(frame, frame.seconds, frame.duration))
+    yield from numbered(cutter.end())
 
 
 def segment_of(window: Window[Picture]) -> Segment:

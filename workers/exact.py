@@ -83,6 +83,13 @@ def covering(width: int, height: int, wanted_width: int, wanted_height: int) -> 
     return int(wanted_height * width / height), wanted_height
 
 
+def with_known_matrix(picture: av.VideoFrame) -> av.VideoFrame:
+    """The same picture, tagged with a colour matrix that libswscale knows."""
+    if (matrix := int(picture.colorspace)) in MATRICES:
+        picture.colorspace = MATRICES[matrix]
+    return picture
+
+
 class _ToRgb:
     """Decoded frames to upright RGB images of the same size.
 
@@ -96,9 +103,7 @@ class _ToRgb:
 
     def __call__(self, picture: av.VideoFrame, display: tuple[int, ...] | None) -> Image.Image:
         # Matrix and range come from the frame's tags. Untagged YUV counts as BT.601, limited range, as in ffmpeg.
-        matrix = int(picture.colorspace)
-        if matrix in MATRICES:
-            picture.colorspace = matrix = MATRICES[matrix]
+        matrix = int(with_known_matrix(picture).colorspace)
         kind = (picture.format.name, picture.width, picture.height, matrix, int(picture.color_range))
         try:
             if self._graph is None or kind != self._kind:

@@ -111,13 +111,18 @@ def _of_file(path: Path, *, loop: bool) -> Iterator[Frame]:
 def _paced(
     frames: Iterator[Frame], pace: float, behind_s: float, tick: Tick, completes: Completes, start_at: StartAt
 ) -> Iterator[Received]:
-    """Hold frames back until they are due. Who falls behind by more than ``behind_s`` plays on from there, later."""
+    """Hold frames back until they are due. Who falls behind by more than ``behind_s`` plays on from there, later.
+
+    So does one whose times jump: what they say of the time between two frames is no longer known.
+    """
     began: float | None = None
+    before = 0.0
     for frame in frames:
         seconds = frame.seconds or 0.0
         now = time.monotonic()
-        if began is None or now - (began + seconds / pace) > behind_s:
+        if began is None or is_jump(before, seconds) or now - (began + seconds / pace) > behind_s:
             began = start_at(now) - seconds / pace
+        before = seconds
         due = began + seconds / pace
         if due > now:  # all that were due have been given
             needed = completes()
@@ -206,17 +211,24 @@ def keeping_up(frames: Iterator[Received]) -> Iterator[Received]:
         SourceError: that.
     """
     base: float | None = None
-    last_at = behind_since = 0.0
+    before = last_at = behind_since = 0.0
     for received in frames:
         seconds, at = received.frame.seconds or 0.0, received.at
         offset = at - seconds
-        base = offset if base is None else min(offset, base + DRIFT * (at - last_at))
-        last_at = at
+        if base is None or is_jump(before, seconds):  # its clock tells another time from here on
+            base, behind_since = offset, at
+        base = min(offset, base + DRIFT * (at - last_at))
+        before, last_at = seconds, at
         if offset - base <= BEHIND_S:
             behind_since = at
         elif at - behind_since > BEHIND_FOR_S:
             raise SourceError(f"is read {offset - base:.1f} s late, so it is connected anew")
         yield received
+
+
+def is_jump(before: float, seconds: float) -> bool:
+    """From one frame's presentation time to the next's: backwards, or further than a gap."""
+    return not 0 <= seconds - before <= GAP_S
 
 
 def _open(stream: StreamConfig, live: LiveConfig) -> av.container.InputContainer:

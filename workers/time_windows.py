@@ -97,6 +97,11 @@ class TimeWindows(Generic[Raw, Kept]):
         self._spacings: deque[float] = deque(maxlen=2)
 
     @property
+    def taken(self) -> int:
+        """How many times of the grid have had their frame since the last gap."""
+        return self._next
+
+    @property
     def completes_at(self) -> float | None:
         """The presentation time from which on a frame completes the next clip; None while no clip has begun."""
         if self._origin is None:

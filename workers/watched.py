@@ -72,6 +72,16 @@ class Watched:
         self.picture_at: float | None = None
         """Unix time of its last thumbnail."""
 
+    def tell(self, told: dict[str, Any], stride_s: float, unix: float) -> Lines:
+        """Take what the supervisor says of it now; where that makes other events, those that are open end."""
+        rule = rule_of(told, stride_s)
+        lines: Lines = []
+        if rule != rule_of(self.told, stride_s):
+            lines = self.finish(unix)
+            self._detector = Detector(self._labels, rule)
+        self.told = told
+        return lines
+
     def scored(
         self, key: ClipKey, scores: npt.NDArray[np.float32], decoded_at: float, now: float, unix: float
     ) -> Lines:
@@ -95,17 +105,19 @@ class Watched:
         seen = Seen(start, end, np.array(scores), at=unix - (now - decoded_at))
         return events + self._detect(self._in_order.add(key.index, seen, now), unix)
 
-    def hear(self, state: StreamState, now: float, unix: float) -> Lines:
-        """Take what its camera or the supervisor says of it."""
+    def hear(self, state: StreamState, now: float) -> None:
+        """Take what its camera or the supervisor says of it.
+
+        A new connection does not mean that all clips of the one before are scored: the first that is scored of it does.
+        """
         if state.connection < self._state.connection:
-            return []
+            return
         if state.connection > self._state.connection:
             self._dropped_before += int(self._state.figures.get("dropped", 0))
         if state.state != self._state.state:
             self._heard = now
         figures = state.figures or (self._state.figures if state.connection == self._state.connection else {})
         self._state = StreamState(state.stream, state.connection, state.state, state.detail, state.at, figures)
-        return self._connect(state.connection, unix) if state.connection > self._connection else []
 
     def dropped(self, process: str, count: int) -> None:
         """Take how many of its clips an inference process has dropped so far."""
@@ -237,11 +249,12 @@ class Watched:
     def _nothing_more(self, now: float) -> bool:
         """No clip of this connection can still come, or none came for as long as one may take."""
         sent = self._state.figures.get("clips")
-        if self._state.state == ENDED and sent is not None:  # the last word of its camera: others are a second old
-            here = self._clips_here if self._state.connection == self._connection else 0
-            if here + self._dropped_late - self._dropped_late_before >= sent:
-                return True
-        return now - self._heard > self._settle_s
+        here = self._state.connection == self._connection
+        if self._state.state == ENDED and sent is not None and here:  # its camera's last word: others are a second old
+            all_known = self._clips_here + self._dropped_late - self._dropped_late_before >= sent
+        else:
+            all_known = False
+        return all_known or now - self._heard > self._settle_s
 
 
 def rule_of(told: dict[str, Any], stride_s: float) -> Rule:

@@ -132,7 +132,7 @@ class Watcher:
                     self._tell(stream.scored(key, scores, decoded_at, now, unix))
         elif isinstance(report, StreamState):
             if stream := self._streams.get(report.stream):
-                self._tell(stream.hear(report, now, unix))
+                stream.hear(report, now)
         elif isinstance(report, Drops):
             for number, count in report.counts:
                 if stream := self._streams.get(number):
@@ -152,16 +152,15 @@ class Watcher:
                 self._stopping = True
 
     def _change(self, order: Streams) -> None:
-        """Have these streams, and no others; those that are the same are not touched."""
+        """Have these streams, and no others; those that are there go on."""
         wanted = {told["number"]: told for told in order.streams}
         for number in self._streams.keys() - wanted.keys():
             stream = self._streams.pop(number)
             self._tell(stream.finish(time.time()))
         for number, told in wanted.items():
-            before = self._streams.get(number)
-            if before is None or before.told != told:
-                if before is not None:
-                    self._tell(before.finish(time.time()))
+            if number in self._streams:
+                self._tell(self._streams[number].tell(told, self._stride_s, time.time()))
+            else:
                 self._streams[number] = Watched(
                     told, self._labels, stride_s=self._stride_s, settle_s=self._settle_s, pace=self._pace
                 )

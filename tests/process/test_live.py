@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
+import threading
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from command import clipmux
 from devices import TWO, two_devices
-from live_command import children, events_of, listed, running, until
+from live_command import children, events_of, figures_of, listed, running, until
+from media import moving, write_video
+from ports import free_ports
 
 from clipmux.bench.videos import write_short_videos
 
@@ -132,6 +136,17 @@ def test_the_watcher_is_replaced_and_goes_on_telling(cameras: list[Path]) -> Non
         assert process.returncode == 0
 
 
+def test_a_watcher_that_is_replaced_is_told_what_has_ended(cameras: list[Path], tmp_path: Path) -> None:
+    """It would wait for a stream that nobody speaks of any more, as long as clips can take."""
+    short, log = write_video(tmp_path / "short.mp4", moving(25)), tmp_path / "log"
+    with running(short, cameras[0], "--model", "demo", "--log", log) as (process, said):
+        until(lambda: "short: ended" in said.read_text())
+        children(process, "watcher")[0].kill()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert "were not scored" not in log.read_text()
+
+
 @two_devices
 def test_streams_are_shared_out_among_devices_and_their_events_are_those_of_one(
     cameras: list[Path], tmp_path: Path
@@ -178,12 +193,6 @@ def kill_next(log: Path, killed: set[int]) -> bool:
             killed.add(int(number))
             os.kill(int(number), signal.SIGKILL)
     return "restarts did not help: the others go on without it" in text
-
-
-def figures_of(log: Path, role: str) -> list[dict[str, Any]]:
-    """What the processes of a role said at their end."""
-    told = [json.loads(line.split("figures: ")[1]) for line in log.read_text().splitlines() if "figures: " in line]
-    return [each for each in told if each["role"] == role]
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("two", marks=two_devices)])
@@ -234,6 +243,37 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert said in done.stderr
     assert done.stderr.startswith("clipmux: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_camera_whose_pictures_cannot_be_converted_is_tried_again(tmp_path: Path) -> None:
+    """Another picture may come. One who connects is sent a video in YCgCo, and then nothing more."""
+    video = write_video(tmp_path / "a.ts", moving(30), options={"x264-params": "colormatrix=YCgCo"})
+    connected = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # closed
+                while True:
+                    connection, _ = server.accept()
+                    connected.append(connection)
+                    connection.sendall(video.read_bytes())
+                    connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        with running(f"tcp://127.0.0.1:{server.getsockname()[1]}", "--model", "demo") as (process, said):
+            until(lambda: len(connected) > 1)
+            assert "cannot be converted to RGB" in said.read_text()
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_colour_matrix_that_libswscale_refuses_has_a_thumbnail(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", moving(30), options={"x264-params": "colormatrix=bt2020c"})
+    address = f"127.0.0.1:{free_ports(1)}"
+    done = clipmux("live", video, "--model", "demo", "--http", address)
+    assert done.returncode == 0, done.stderr
+    assert "reconnecting" not in done.stderr
 
 
 def test_credentials_are_nowhere_to_be_seen(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 from command import clipmux, lines
-from media import write_frames, write_video
+from live_command import figures_of
+from media import moving, write_frames, write_video
 
 from clipmux.bench.videos import Scene
 from clipmux.engine import Engine, StreamConfig, UsageError
@@ -54,6 +55,21 @@ def test_segments_of_a_run_are_the_events_of_the_same_file_played_live(untrimmed
     ended = sorted((event for event in events if event["event"] == "ended"), key=lambda event: event["start_s"])
     assert spans(ended) == spans(found["segments"])
     assert len(events) == 2 * len(ended)
+
+
+def test_before_a_gap_the_last_clip_is_filled_up_in_a_run_and_live(tmp_path: Path) -> None:
+    pts = [*range(20), *range(100, 107), *range(300, 320)]
+    video = write_video(tmp_path / "gaps.mkv", moving(len(pts)), pts=pts)
+    run = tmp_path / "run"
+    done = clipmux("run", video, "--model", "demo", "--output", run, "--segments", "--per-clip")
+    assert done.returncode == 0, done.stderr
+    clips = lines(run / "results.jsonl")["gaps"]["per_clip"]
+    assert [clip["segment"] for clip in clips] == [[1, 17], [17, 21], [21, 28], [28, 44], [44, 48]]
+    assert [clip["seconds"][0] for clip in clips] == pytest.approx([0, 0.64, 4, 12, 12.64])
+    log = tmp_path / "log"
+    done = clipmux("live", video, "--model", "demo", "--pace", 4, "--max-latency", 30, "--log", log)
+    assert done.returncode == 0, done.stderr
+    assert sum(figures["clips"] for figures in figures_of(log, "inference")) == len(clips)
 
 
 def test_segments_survive_a_resumed_run_and_frames_without_times_are_refused(untrimmed: Path, tmp_path: Path) -> None:

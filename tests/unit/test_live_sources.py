@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from clipmux.workers.decode import Frame
-from clipmux.workers.live_sources import SourceError, _in_groups, _paced
+from clipmux.workers.live_sources import BEHIND_FOR_S, Received, SourceError, _in_groups, _paced, keeping_up
 
 BASE = 1 / 90_000
 PICTURE = Image.new("RGB", (2, 2))
@@ -111,3 +111,29 @@ def test_a_file_begins_when_it_is_told_to() -> None:
     first, second = _paced(frames, 1.0, 9.0, lambda: None, lambda: None, lambda now: now + 0.1)
     assert first.at >= began + 0.1
     assert second.at - first.at == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("jump", [1000.0, -1000.0])
+def test_a_file_whose_times_jump_plays_on(jump: float) -> None:
+    times = [0.0, 0.02, 0.04, 0.06 + jump, 0.08 + jump]
+    frames = (Frame(PICTURE, seconds, 0.02) for seconds in times)
+    began = time.monotonic()
+    received = list(_paced(frames, 1.0, 1.0, lambda: None, lambda: None, lambda now: now))
+    assert [one.frame.seconds for one in received] == times
+    assert max(one.at for one in received) < began + 60
+
+
+@pytest.mark.parametrize("jumps", [{50: -10.0}, {50: -3.0}, {50: 8.0, 51: -8.0}, {50: 1000.0}])
+def test_a_clock_that_jumps_is_not_taken_for_falling_behind(jumps: dict[int, float]) -> None:
+    """A frame every tenth of a second, for long enough; at some of them its clock is set."""
+    shift, frames = 0.0, []
+    for number in range(50 + round(20 * BEHIND_FOR_S)):
+        shift += jumps.get(number, 0.0)
+        frames.append(Received(Frame(PICTURE, 100 + number / 10 + shift, 0.1), number / 10))
+    assert list(keeping_up(iter(frames))) == frames
+
+
+def test_falling_behind_is_noticed_after_a_jump_too() -> None:
+    late = (Received(Frame(PICTURE, number / 10 - 50 * (number > 9), 0.1), number / 5) for number in range(1000))
+    with pytest.raises(SourceError, match="late"):
+        list(keeping_up(late))

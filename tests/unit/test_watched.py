@@ -28,8 +28,8 @@ def scored(
     return stream.scored(key, np.array([1 - score, score], np.float32), now - latency, now, UNIX + now)
 
 
-def state(stream: Watched, what: str, *, now: float, connection: int = 1, **figures: int) -> Lines:
-    return stream.hear(StreamState(0, connection, what, "", now, figures), now, UNIX + now)
+def state(stream: Watched, what: str, *, now: float, connection: int = 1, **figures: int) -> None:
+    stream.hear(StreamState(0, connection, what, "", now, figures), now)
 
 
 def test_an_event_has_the_times_at_which_its_clips_were_there() -> None:
@@ -49,16 +49,42 @@ def test_a_live_stream_of_which_nothing_is_scored_has_a_gap() -> None:
     assert stream.view(10.0)["labels"] == [], "what was seen so long ago is not what is there"
 
 
-def test_clips_of_an_older_connection_are_too_late() -> None:
+def test_a_new_connections_first_clip_ends_the_one_before_and_not_its_first_word() -> None:
     stream = watched()
     scored(stream, 0, 0.9, now=1.0)
-    lines = state(stream, "live", now=2.0, connection=2)
-    assert [(line["event"], line["connection"]) for line in lines] == [("ended", 1)]
-    assert scored(stream, 0, 0.9, now=2.1) == [], "of the first connection"
-    assert state(stream, "stalled", now=2.2) == []
+    state(stream, "reconnecting", now=2.0, connection=2)
+    scored(stream, 1, 0.9, now=2.1)  # was on its way
+    state(stream, "live", now=2.2, connection=2)
+    state(stream, "stalled", now=2.3)  # of the first connection, and late
     assert stream.state == "live"
-    (line, *_) = scored(stream, 0, 0.9, now=3.0, connection=2)
-    assert line["connection"] == 2
+    lines = scored(stream, 0, 0.9, now=3.0, connection=2)
+    assert [(line["event"], line["connection"], line["end_s"]) for line in lines] == [
+        ("ended", 1, 2.0),
+        ("started", 2, None),
+    ]
+    assert scored(stream, 2, 0.9, now=3.1) == [], "of the first connection"
+    assert stream.view(3.1)["clips"] == 3
+
+
+def test_what_is_on_its_way_is_waited_for_when_a_stream_ends_in_a_connection_without_clips() -> None:
+    stream = watched()
+    scored(stream, 0, 0.9, now=1.0)
+    state(stream, "ended", now=1.0, connection=2, clips=0)
+    assert not stream.settled(1.1)
+    scored(stream, 1, 0.9, now=1.2)
+    assert not stream.settled(1.1 + SETTLE_S)
+    assert stream.settled(1.3 + SETTLE_S)
+
+
+def test_another_rule_ends_what_is_open_and_another_weight_does_not() -> None:
+    stream = watched()
+    state(stream, "live", now=0.0, dropped=3)
+    scored(stream, 0, 0.9, now=1.0)
+    assert stream.tell({**stream.told, "weight": 2.0}, 1.0, UNIX) == []
+    (ended,) = stream.tell({**stream.told, "enter": 0.95}, 1.0, UNIX)
+    assert ended["event"] == "ended"
+    assert scored(stream, 1, 0.9, now=2.0) == []
+    assert (stream.state, stream.clips, stream.drops) == ("live", 2, 3)
 
 
 def test_drops_are_those_of_all_connections_and_of_inference() -> None:
