@@ -76,6 +76,8 @@ class HostingSupervisor(Hosting, Supervisor):
 
     def _lose(self, host: Host, how: str) -> None:
         self._seats = {seat: other for seat, other in self._seats.items() if other is not host}
+        # Else who has the seat next would have two decoders in it, each taking the other's slots.
+        self._far_due = [start for start in self._far_due if start[1] in self._seats]
         super()._lose(host, how)
 
     def _start_decoder(self, seat: int) -> None:
