@@ -40,7 +40,8 @@ HIDDEN = "***"
 NAME_MOST = 100
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
-_SECRET_KEYS = re.compile(r"(?i)([?&][^=&#]*(?:pass|pwd|token|key|secret|auth|user|login|sig)[^=&#]*=)[^&#]*")
+_SECRET_KEYS = re.compile(r"(?i)([/?&;#][^=&;#]*(?:pass|pwd|token|key|secret|auth|user|login|sig)[^=&;#]*=)[^&;#]*")
+"""In the query, and in the path, where some cameras have them."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def check_scheme(url: str) -> None:
 
 
 def redacted(url: str) -> str:
-    """A URL without user, password, and whatever in its query sounds like one.
+    """A URL without user, password, and whatever in its path and query sounds like one.
 
     >>> redacted("rtsp://user:secret@10.0.0.7/cam?token=1&fps=5")
     'rtsp://***@10.0.0.7/cam?token=***&fps=5'
@@ -219,9 +220,9 @@ def redacted(url: str) -> str:
     before_query, mark, query = rest.partition("?")
     if "@" in before_query:
         before_query = f"{HIDDEN}@{before_query.rpartition('@')[2]}"
-    elif "@" in query:  # a "?" within a password
+    elif "@" in query:  # a "?" within a password, for all that can be told
         before_query, mark, query = f"{HIDDEN}@{query.rpartition('@')[2]}", "", ""
-    return match[0] + before_query + _SECRET_KEYS.sub(rf"\g<1>{HIDDEN}", mark + query)
+    return match[0] + _SECRET_KEYS.sub(rf"\g<1>{HIDDEN}", before_query + mark + query)
 
 
 def url_in_place_of_path(given: str) -> str | None:

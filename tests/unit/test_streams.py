@@ -158,6 +158,10 @@ def test_streams_that_do_not_go_together() -> None:
         ("http://a/b?user=u&pass=p&fps=5", "http://a/b?user=***&pass=***&fps=5"),
         ("http://a/b?access_token=x#y", "http://a/b?access_token=***#y"),
         ("http://a/b?PWD=x", "http://a/b?PWD=***"),
+        ("rtsp://user:12?ss@h/cam?token=x&fps=5", "rtsp://***@h/cam?token=***&fps=5"),
+        ("https://h/live?login=me@h.org&password=x", "https://***@h.org&password=***"),
+        ("rtsp://h/user=u&password=p&channel=1&stream=0.sdp", "rtsp://h/user=***&password=***&channel=1&stream=0.sdp"),
+        ("rtsp://h/cam;auth=x;fps=5", "rtsp://h/cam;auth=***;fps=5"),
         ("a@b.mp4", "a@b.mp4"),
     ],
 )
