@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from clipmux.workers.remote import is_remote
 from clipmux.workers.sources import Video, list_videos, video_at
 
 from .config import EngineConfig
@@ -72,10 +73,12 @@ class Engine:
         A video that cannot be classified is yielded too: its ``error`` says why, and its ``label`` raises that.
 
         Args:
-            videos: a file, a folder, a glob; or any iterable of files and frame folders, which may be endless: it is
-                read no faster than videos are decoded.
+            videos: a file, a folder, a glob, a URL; or any iterable of files and frame folders, which may be endless:
+                it is read no faster than videos are decoded. Videos by URL in it need an engine with ``remote=True``,
+                whose decoders keep their network.
 
         Raises:
+            UsageError: there are none, or one is a URL and the engine is not ``remote``.
             ClipmuxError: the run itself failed.
         """
         if self._busy:
@@ -83,8 +86,8 @@ class Engine:
         self._busy = True
         finished = False
         try:
-            supervisor = self._start()
-            yield from supervisor.outcomes(_videos(videos))
+            found = self._found(videos)
+            yield from self._start().outcomes(found)
             finished = True
         finally:
             self._busy = False
@@ -129,12 +132,23 @@ class Engine:
 
     def close(self) -> None:
         """End all processes. The engine can be used again: they start anew."""
-        if self._supervisor is not None:
-            self._supervisor.stop()
-            self._supervisor = None
-        if self._scratch is not None:
-            self._scratch.cleanup()
-            self._scratch = None
+        supervisor, self._supervisor = self._supervisor, None
+        scratch, self._scratch = self._scratch, None
+        try:
+            if supervisor is not None:
+                supervisor.stop()
+        finally:
+            if scratch is not None:
+                scratch.cleanup()
+
+    def _found(self, videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Video]) -> Iterator[Video]:
+        if not isinstance(videos, str | os.PathLike):
+            return _each(videos, remote=self._config.remote)
+        found = list_videos([os.fspath(videos)], stdin=None).videos
+        if any(video.url for video in found) and not self._config.remote:
+            self.close()
+            self._config = dataclasses.replace(self._config, remote=True)
+        return iter(found)
 
     def _start(self) -> Supervisor:
         if self._supervisor is None:
@@ -145,9 +159,13 @@ class Engine:
         return self._supervisor
 
 
-def _videos(videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Video]) -> Iterator[Video]:
-    if isinstance(videos, str | os.PathLike):
-        yield from list_videos([os.fspath(videos)], stdin=None).videos
-        return
-    for video in videos:
-        yield video if isinstance(video, Video) else video_at(Path(video))
+def _each(videos: Iterable[str | os.PathLike[str] | Video], *, remote: bool) -> Iterator[Video]:
+    for given in videos:
+        if isinstance(given, str) and is_remote(given):
+            found = list_videos([given], stdin=None).videos
+        else:
+            found = [given if isinstance(given, Video) else video_at(Path(given))]
+        for video in found:
+            if video.url and not remote:
+                raise UsageError(f"'{video.shown}' is a URL: make the engine with remote=True, or give only that")
+            yield video

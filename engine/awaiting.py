@@ -49,10 +49,13 @@ def _run(supervisor: LiveSupervisor, events: _Events) -> None:
                 events.put(event)
     except BaseException as caught:  # whatever it is, it belongs to whoever awaits events
         error = caught
-    finally:
+    try:
         supervisor.stop()
         for event in supervisor.take_events():
             events.put(event)
+    except BaseException as caught:
+        error = error or caught
+    finally:
         events.end(error)
 
 

@@ -85,6 +85,13 @@ def test_wrong_options_are_refused_before_anything_starts(null_model: Path) -> N
         Engine("absent")
 
 
+def test_an_engine_that_could_not_start_says_so_each_time(videos: list[Path]) -> None:
+    engine = Engine("demo", device="cpu:4094,cpu:4095")
+    for _ in range(2):
+        with pytest.raises(UsageError, match="not among the cores"):
+            list(engine.classify(videos))
+
+
 def test_segments_have_no_place_here(null_model: Path) -> None:
     with pytest.raises(UsageError, match=r"segments=True: .*clipmux run --segments"):
         Engine(null_model, segments=True)

@@ -15,6 +15,7 @@ import pytest
 from command import assert_same, clipmux, lines, results
 
 from clipmux.bench.videos import write_short_videos
+from clipmux.engine import Engine, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,17 @@ def test_what_reads_them_may_not_be_installed(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "pip install 'clipmux[remote]'" in done.stderr
     assert json.dumps(done.stderr).count("Traceback") == 0
+
+
+def test_a_program_gives_urls(videos: Path, local: Path, site: str) -> None:
+    """One is told from what it is; of several, which come as they are asked for, the engine must have been told."""
+    first, second = sorted(videos.iterdir())[:2]
+    expected = lines(local / "results.jsonl")
+    with Engine("demo") as engine:
+        (prediction,) = engine.classify(f"{site}/{first.name}")
+        assert prediction.label == expected[first.stem]["result"][0]["label"]
+    with Engine("demo") as engine, pytest.raises(UsageError, match="remote=True"):
+        list(engine.classify([f"{site}/{first.name}"]))
+    with Engine("demo", remote=True) as engine:
+        found = {one.video_id: one.label for one in engine.classify([f"{site}/{first.name}", second])}
+    assert found == {path.stem: expected[path.stem]["result"][0]["label"] for path in (first, second)}
