@@ -384,6 +384,11 @@ class LiveSupervisor(Processes):
                     self._end_camera(stream)
                     self._again(stream, RECONNECTING, "inference is started again")
 
+    def _excuse(self, now: float) -> None:
+        super()._excuse(now)
+        for stream in self.streams.values():
+            stream.moved_at = now
+
     def _again(self, stream: Stream, state: str, detail: str) -> None:
         """Its camera is gone: start another after a while."""
         stream.forget_camera()
