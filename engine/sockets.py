@@ -125,10 +125,14 @@ def _clear(folder: Path) -> None:
     Raises:
         UsageError: it is something else, or in use.
     """
-    if _listens(folder / "control"):
-        raise UsageError(f"'{folder}' has the sockets of an engine that runs: give another folder that is not there")
-    if folder.is_symlink() or not folder.is_dir() or not all(path.is_socket() for path in folder.iterdir()):
+    ours = re.compile(r"control|reports|feed|files|clips-\d+")
+    if folder.is_symlink() or not folder.is_dir():
         raise UsageError(f"'{folder}' is no folder of sockets: give one that is not there")
+    paths = list(folder.iterdir())
+    if not all(path.is_socket() and ours.fullmatch(path.name) for path in paths):
+        raise UsageError(f"'{folder}' is no folder of sockets of an engine: give one that is not there")
+    if any(map(_listens, paths)):
+        raise UsageError(f"'{folder}' has the sockets of an engine that runs: give another folder that is not there")
     shutil.rmtree(folder)
 
 
