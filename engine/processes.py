@@ -7,6 +7,7 @@ three methods what a message means, what a death means, and what to look for in 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -26,6 +27,7 @@ from .doctor_machine import oom_kills
 from .errors import ClipmuxError, MessageError, UsageError
 from .jail import check_jail
 from .keys import default_folder
+from .limits import allow_files
 from .messages import Control, Failed, Goodbye, Hello, Stop, quoted
 from .model import ModelFolder
 from .observer import Observer
@@ -184,6 +186,7 @@ class Processes(ABC):
             UsageError: memory was asked for that cannot be had.
         """
         log.info("decoders are jailed: %s", check_jail(self._config.jail))
+        allow_files(self._config.decoders + len(self._config.devices))
         keys = Path(self._config.keys) if self._config.keys else default_folder()
         self._addresses = self._name_addresses(keys)
         self._context = zmq.Context()
@@ -293,18 +296,26 @@ class Processes(ABC):
 
     def _hear_out(self, child: Child) -> None:
         """Receive what a child said before it ended: its pipe closes at once, its last messages may still be coming."""
-        deadline = time.monotonic() + LAST_WORDS_S
-        while not child.left and time.monotonic() < deadline and self._control.poll(round(SILENCE_S * 1000)):
-            self._receive()
+        began = heard = time.monotonic()
+        while not child.left and (now := time.monotonic()) < min(began + LAST_WORDS_S, heard + SILENCE_S):
+            self._control.poll(math.ceil((heard + SILENCE_S - now) * 1000))
+            if child.name in self._receive():  # the others are never silent for long
+                heard = time.monotonic()
 
-    def _receive(self) -> None:
-        """All messages that have arrived; a bounded number, so that a flood cannot hold up the rest."""
+    def _receive(self) -> set[str]:
+        """Take in all messages that have arrived; a bounded number, so that a flood cannot hold up the rest.
+
+        Returns:
+            Who has said something.
+        """
+        speakers: set[str] = set()
         for _ in range(10_000):
             try:
                 name, *frames = self._control.recv_multipart(flags=zmq.NOBLOCK)
             except zmq.Again:
-                return
+                break
             who = name.decode(errors="replace")
+            speakers.add(who)
             try:
                 if (child := self._children.get(who)) is not None:
                     self._hear(child, decode_control(frames))
@@ -312,6 +323,7 @@ class Processes(ABC):
                     self._hear_stranger(who, frames)
             except MessageError as error:
                 log.warning("a message of %s was refused: %s", quoted(who), error)
+        return speakers
 
     def _hear_stranger(self, name: str, frames: list[bytes]) -> None:  # noqa: B027  (nobody else is expected)
         """Someone who is no child says something: one that is dead, as a rule.
@@ -501,9 +513,10 @@ class Processes(ABC):
         self._due.append((now + wait, child.role, child.seat))
 
     def _can_do_without(self, child: Child) -> bool:
-        """The engine goes on when this child is not replaced: of several devices some may be lost."""
+        """The engine goes on when this child is not replaced: of several devices some that have worked may be lost."""
         due = any(role == INFERENCE for _, role, _ in self._due)
-        return child.role == INFERENCE and (due or any(other.role == INFERENCE for other in self._children.values()))
+        others = due or any(other.role == INFERENCE for other in self._children.values())
+        return child.role == INFERENCE and child.post in self._were_ready and others
 
     def _start_due(self, now: float) -> None:
         due = [start for start in self._due if start[0] <= now]
