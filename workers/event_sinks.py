@@ -105,7 +105,7 @@ class Sink:
         pause = FIRST_PAUSE_S
         while lines := self._next():
             try:
-                self._delivery.deliver(lines)
+                self._deliver(lines)
             except Undelivered as error:
                 if pause == FIRST_PAUSE_S:
                     log.warning("%s; it will be tried again", error)
@@ -125,6 +125,16 @@ class Sink:
             self._forget(lines)
         with contextlib.suppress(Exception):  # it is the end: there is nobody left to care
             self._delivery.close()
+
+    def _deliver(self, lines: list[bytes]) -> None:
+        """Deliver, where nothing that a library raises ends this thread: nobody would see that events wait for ever."""
+        try:
+            self._delivery.deliver(lines)
+        except (Undelivered, Refused):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise Undelivered(f"{self._delivery.name} met an unexpected error ({reason})") from error
 
     def _next(self) -> list[bytes]:
         """The events that go next, still in the queue; none when closing and all are delivered."""
@@ -220,6 +230,7 @@ class Address:
         try:
             parts: SplitResult = urlsplit(url)
             host, port = parts.hostname, parts.port
+            (host or "").encode("idna")  # as connecting does: an empty or overlong label is no name
         except ValueError:
             host, port, parts = None, None, urlsplit("")
         plain = url.isascii() and url.isprintable() and not set(" #") & set(url)
@@ -321,11 +332,16 @@ class MqttDelivery(Delivery):
             if time.monotonic() > deadline:
                 raise Undelivered(f"{self.name} cannot be reached ({self._why})")
             time.sleep(0.02)
-        if self._sent is None or self._sent[0] is not lines[0]:
-            self._sent = (lines[0], self._client.publish(self._topic, lines[0], qos=1))
-        _, publication = self._sent
-        publication.wait_for_publish(max(0.0, deadline - time.monotonic()))
-        if not publication.is_published():
+        try:
+            if self._sent is None or self._sent[0] is not lines[0]:
+                self._sent = (lines[0], self._client.publish(self._topic, lines[0], qos=1))
+            _, publication = self._sent
+            publication.wait_for_publish(max(0.0, deadline - time.monotonic()))
+            confirmed = publication.is_published()
+        except (RuntimeError, ValueError) as error:  # the connection was lost, and the client had not noticed yet
+            self._sent = None
+            raise Undelivered(f"{self.name} cannot be given an event ({str(error).rstrip('.')})") from None
+        if not confirmed:
             raise Undelivered(f"{self.name} does not confirm an event")
         self._sent = None
 

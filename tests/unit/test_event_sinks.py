@@ -110,6 +110,28 @@ def test_closing_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> Non
     assert "stubborn was not given the last 3 events" in caplog.text
 
 
+def test_an_unexpected_error_is_said_once_and_does_not_end_a_sink(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Stubborn):
+        tries = 0
+
+        def deliver(self, lines: list[bytes]) -> None:
+            self.tries += 1
+            if self.tries <= 3:
+                raise UnicodeError("label too long")
+            self.willing.set()
+            super().deliver(lines)
+
+    broken = Broken()
+    sink = Sink(broken)
+    for line in numbered(2):
+        sink.put(line)
+    wait_for(lambda: sink.delivered == 2)
+    sink.close(5)
+    assert broken.got == numbered(2)
+    said = "stubborn met an unexpected error (UnicodeError: label too long); it will be tried again"
+    assert [record.message for record in caplog.records].count(said) == 1
+
+
 def test_a_file_is_appended_to_and_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_bytes(b'{"whole": 1}\n{"to')
@@ -256,7 +278,17 @@ def test_https_is_for_servers_that_are_trusted(
 
 @pytest.mark.parametrize(
     "url",
-    ["example.org/x", "file:///etc/passwd", "http://", "http://a b/", "http://[::1", "http://x:99999/", "http://ä/"],
+    [
+        "example.org/x",
+        "file:///etc/passwd",
+        "http://",
+        "http://a b/",
+        "http://[::1",
+        "http://x:99999/",
+        "http://ä/",
+        "http://a..b/x",
+        f"http://{'a' * 64}.example/x",
+    ],
 )
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--webhook is not a URL of http or https"):
@@ -322,6 +354,42 @@ def test_a_broker_gets_every_event_also_what_came_while_it_was_away(tmp_path: Pa
         sink.close(5)
     assert {topic for topic, _ in got} == {"site/events"}
     assert [body for _, body in got][-5:] == numbered(5, first=1)
+
+
+def test_a_broker_that_goes_as_it_is_published_to_gets_the_event_later(caplog: pytest.LogCaptureFixture) -> None:
+    """For a moment the client has no connection and has not noticed yet; here that moment lasts."""
+    pytest.importorskip("paho.mqtt.client")
+    lost, go_on = threading.Event(), threading.Event()
+
+    def closes(*_: object) -> None:
+        lost.set()
+        assert go_on.wait(10)
+
+    def serve(server: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)  # CONNECT
+                connection.sendall(b"\x20\x02\x00\x00")  # CONNACK
+                with connection.makefile("rb") as packets:
+                    while lost.is_set() and (header := packets.read(2))[:1] == b"\x32":  # PUBLISH
+                        packet = packets.read(header[1])
+                        topic = 2 + int.from_bytes(packet[:2], "big")
+                        connection.sendall(b"\x40\x02" + packet[topic : topic + 2])  # PUBACK
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        delivery = MqttDelivery(f"mqtt://127.0.0.1:{server.getsockname()[1]}", timeout_s=5)
+        delivery._client.on_socket_close = closes
+        sink = Sink(delivery)
+        assert lost.wait(10)
+        sink.put(b"{}")
+        wait_for(lambda: "cannot be given an event" in caplog.text)
+        go_on.set()
+        wait_for(lambda: sink.delivered == 1)
+        sink.close(5)
+        thread.join(10)
 
 
 @pytest.mark.filterwarnings(
