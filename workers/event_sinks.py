@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import io
 import logging
 import os
+import socket
 import ssl
 import threading
 import time
@@ -31,7 +33,6 @@ WAITING_MOST = 10_000
 GROUP_MOST = 1000
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 TIMEOUT_S = 5.0
-ANSWER_MOST = 1 << 16
 TOPIC = "clipmux/events"
 
 
@@ -265,11 +266,14 @@ class WebhookDelivery(Delivery):
 
     def deliver(self, lines: list[bytes]) -> None:
         (line,) = lines
+        deadline = time.monotonic() + self._timeout_s
         connection = self._connect()
         try:
+            connection.connect()
+            received = _Received(connection.sock, deadline)
             connection.request("POST", self._address.path or "/", body=line, headers=self._headers)
-            answer = connection.getresponse()
-            answer.read(ANSWER_MOST)
+            answer = http.client.HTTPResponse(received, method="POST")  # type: ignore[arg-type]  # all it needs
+            answer.begin()  # what it says besides its status is not read: it may go on for ever
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Undelivered(f"{self.name} cannot be reached ({reason})") from None
@@ -289,6 +293,26 @@ class WebhookDelivery(Delivery):
 
     def close(self) -> None:
         pass
+
+
+class _Received(io.RawIOBase):
+    """What a connection receives until a deadline; its own timeout would begin anew with every byte."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002  (as of a socket)
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if (left := self._deadline - time.monotonic()) <= 0:
+            raise TimeoutError("timed out")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
 
 
 class MqttDelivery(Delivery):

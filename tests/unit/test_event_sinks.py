@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -257,6 +258,35 @@ def test_a_webhook_that_never_answers_is_given_up_on_in_time(caplog: pytest.LogC
         sink.put(b"{}")
         wait_for(lambda: "cannot be reached (timed out)" in caplog.text)
         sink.close(5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "delivered"), [(b"HTTP/1.1 200 OK\r\n\r\n", True), (b"HTTP/1.1 200 OK\r\nA: ", False)]
+)
+def test_an_answer_that_never_ends_holds_up_nothing(
+    answer: bytes, delivered: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1024)
+            connection.sendall(answer)
+            while not done.wait(0.02):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        sink = Sink(WebhookDelivery(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout_s=0.3))
+        sink.put(b"{}")
+        try:
+            wait_for(lambda: sink.delivered == 1 if delivered else "cannot be reached (timed out)" in caplog.text, 5)
+        finally:
+            done.set()
+            thread.join()
+            sink.close(0)
 
 
 def test_https_is_for_servers_that_are_trusted(
