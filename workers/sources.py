@@ -239,9 +239,9 @@ class _Finder:
     def _add_urls(self, given: str) -> None:
         urls = find(given)
         if urls is None:
-            self._add_url(given, below=given.rpartition("/")[2])
+            self._add_url(given, below=shown(given).rpartition("/")[2])  # a query may hold a "/", and a signature
             return
-        start = given.partition("*")[0].rpartition("/")[0] + "/"
+        start = _searched(given)
         wanted = sorted((url for url in urls if _has_ending(url)), key=_natural)
         if not wanted:
             raise UsageError(f"'{shown(given)}' holds no video: check the URL")
@@ -364,6 +364,16 @@ def _matches(names: list[str], pattern: list[str]) -> bool:
 def _is_remote(given: str) -> bool:
     """Whether it is not a path after all: see ``url_in_place_of_path``."""
     return is_remote(given) and url_in_place_of_path(given) is not None
+
+
+def _searched(given: str) -> str:
+    """The folder that is searched for what a URL stands for, with its last slash.
+
+    >>> _searched("s3://bucket/videos"), _searched("s3://bucket/videos/[xy]/*.mp4")
+    ('s3://bucket/videos/', 's3://bucket/videos/')
+    """
+    plain = re.split(r"[*?[]", given, maxsplit=1)[0]
+    return (plain.rpartition("/")[0] if plain != given else given.rstrip("/")) + "/"
 
 
 def _refuse_url(given: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clipmux.engine.errors import MessageError, UsageError
+from clipmux.workers import sources
 from clipmux.workers.sources import Listing, Video, list_annotated, list_videos, video_at
 
 
@@ -117,6 +118,18 @@ def test_a_url_is_named_like_a_file_and_shown_without_its_query() -> None:
     for wrong in ("file:///etc/passwd", 7, "x"):
         with pytest.raises(MessageError, match="url"):
             Video.from_dict({**one.to_dict(), "url": wrong})
+
+
+def test_a_path_of_a_url_as_its_name_holds_nothing_of_its_query() -> None:
+    signed = "https://host/x/a.mp4?Signature=abc/hunter2"
+    assert ids(listed(signed, names="path")) == ["a.mp4"]
+
+
+def test_paths_in_a_store_are_below_the_folder_that_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "find", lambda _: ["s3://b/videos/x/a.mp4"])
+    for given in ("s3://b/videos", "s3://b/videos/", "s3://b/videos/[xy]/*.mp4", "s3://b/videos/?/a.mp4"):
+        assert ids(listed(given, names="path")) == ["x/a.mp4"]
+    assert ids(listed("s3://b/videos/x/*", names="path")) == ["a.mp4"]
 
 
 def test_a_folder_may_be_called_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
