@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from clipmux.engine.documents import LISTS_LONGEST, read_json
 from clipmux.engine.errors import MessageError, UsageError
+from clipmux.engine.messages import LARGEST
 from clipmux.engine.streams import url_in_place_of_path
 
 from .remote import find, is_remote, shown
@@ -519,6 +520,10 @@ def _find_annotated(video_id: str, entry: dict[str, Any], shelf: _Shelf, annotat
         raise UsageError(
             f"'{annotations}' has the segment {segment!r} for '{video_id}', a folder of frames: give frame numbers, "
             "[first, last + 1]"
+        )
+    if segment[1] > LARGEST:
+        raise UsageError(
+            f"'{annotations}' has the segment {segment!r} for '{video_id}': give frame numbers up to {LARGEST:,}"
         )
     first, last = segment[0], segment[1] - 1
     if last < first or first < 0:

@@ -512,6 +512,14 @@ def test_seconds_do_for_files_but_not_for_folders(tmp_path: Path) -> None:
         list_annotated(write_annotations(tmp_path, {"v": entry(segment=[0.5, 9.5])}), tmp_path)
 
 
+def test_frame_numbers_that_no_message_can_hold_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "x/v/image_00001.jpg")
+    with pytest.raises(
+        UsageError, match=r"the segment \[1, 1000000000000000000000\] for 'v': give frame numbers up to"
+    ):
+        list_annotated(write_annotations(tmp_path, {"v": entry(segment=[1, 10**21])}), tmp_path)
+
+
 def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
     touch(tmp_path, "x/a.mp4")
     path = write_annotations(tmp_path, {"a": entry()})
