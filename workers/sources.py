@@ -37,6 +37,9 @@ ENDINGS = frozenset((
 FRAME_NAME = re.compile(r"image_([0-9]+)\.(?:jpg|jpeg|png)", re.IGNORECASE)
 """The name of a frame in a frame folder; the reference's are ``image_00001.jpg``, the first number being 1."""
 
+LONGEST = 1 << 16
+"""Characters of a path at most, which is what a message holds; no system has files with such paths."""
+
 KINDS = ("file", "frames")
 NAMES = ("stem", "path")
 
@@ -250,6 +253,8 @@ class _Finder:
             self._add_url(url, below=url[len(start) :] if url.startswith(start) else url)
 
     def _add_url(self, url: str, *, below: str) -> None:
+        if self._too_long(url):
+            return
         video = video_at_url(url)
         name = below.partition("?")[0] if self._names == "path" else video.video_id
         self._take(dataclasses.replace(video, video_id=name), shown=video.shown, real=url)
@@ -267,10 +272,19 @@ class _Finder:
         if not _is_utf8(path):
             self.listing.skipped.append((_shown(path), "its name is not UTF-8: rename it"))
             return
+        if self._too_long(path):
+            return
         if "\0" in path:
             real = path  # no file is called that: decoding says so
         video_id = below.replace(os.sep, "/") if self._names == "path" else _stem(path, kind)
         self._take(Video(video_id, Path(path), kind), shown=path, real=real or os.path.realpath(path))
+
+    def _too_long(self, path: str) -> bool:
+        if len(path) <= LONGEST:
+            return False
+        reason = f"its path has {len(path):,} characters, and {LONGEST:,} at most are possible: check the input"
+        self.listing.skipped.append((f"{shown(path)[:80]}…", reason))
+        return True
 
     def _take(self, video: Video, *, shown: str, real: str) -> None:
         video_id = video.video_id

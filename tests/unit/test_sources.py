@@ -215,6 +215,15 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert listing.skipped == [(f"{tmp_path}/b\\udcff.mp4", "its name is not UTF-8: rename it")]
 
 
+def test_paths_that_are_too_long_for_a_message(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    long = "x" * 65_533 + ".mp4"
+    listing = listed("-", stdin=f"{long}\n{tmp_path / 'a.mp4'}\nhttps://host/{long}\n")
+    assert ids(listing) == ["a"]
+    assert [name for name, _ in listing.skipped] == [f"{'x' * 80}…", f"https://host/{'x' * 67}…"]
+    assert listing.skipped[0][1].startswith("its path has 65,537 characters, and 65,536 at most are possible")
+
+
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
