@@ -316,7 +316,8 @@ def _search(
     """
     seen: set[tuple[int, int]] = set()
 
-    def walk(path: str, real: str) -> Iterator[tuple[str, str, str]]:
+    def look(path: str, real: str) -> Iterator[tuple[str, str, str]]:
+        """What one folder holds; a folder in it has the kind ""."""
         found: list[tuple[str, bool, bool]] = []  # name, whether it is a folder, whether it is a link
         frames = False
         try:
@@ -343,12 +344,17 @@ def _search(
         for name, is_folder, is_link in sorted(found, key=lambda item: _natural(item[0])):
             inner = os.path.join(path, name)
             inner_real = os.path.realpath(inner) if is_link else os.path.join(real, name)
-            if is_folder:
-                yield from walk(inner, inner_real)
-            else:
-                yield inner, "file", inner_real
+            yield inner, "" if is_folder else "file", inner_real
 
-    yield from walk(folder, os.path.realpath(folder))
+    within = [look(folder, os.path.realpath(folder))]  # not by recursion: folders may be nested deeper than that goes
+    while within:
+        for path, kind, real in within[-1]:
+            if not kind:
+                within.append(look(path, real))
+                break
+            yield path, kind, real
+        else:
+            within.pop()
 
 
 def _search_glob(

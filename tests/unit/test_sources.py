@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,21 @@ def test_a_folder_is_searched_in_natural_order(tmp_path: Path) -> None:
         "clip2.mp4",
         "clip10.mp4",
     ]
+
+
+def test_folders_may_be_nested_deeper_than_recursion_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    deep = Path(*"d" * (sys.getrecursionlimit() + 100))
+    folders = [deep, *deep.parents][:-1]
+    for folder in reversed(folders):
+        folder.mkdir()
+    touch(deep, "a.mp4")
+    try:
+        assert ids(listed("d")) == ids(listed("d/**/*.mp4")) == ["a"]
+    finally:  # whoever clears away goes by recursion
+        (deep / "a.mp4").unlink()
+        for folder in folders:
+            folder.rmdir()
 
 
 def test_a_folder_named_like_a_video_is_searched(tmp_path: Path) -> None:
