@@ -443,12 +443,14 @@ def _frame_paths(video: Video) -> list[Path]:
             numbered.setdefault(int(match[1]), name)
     there = max(numbered, default=0)
     last = there if video.last is None else min(video.last, there)
-    wanted = range(video.first, last + 1)
+    # The reference's folders begin with 1. One that begins with 0 is taken whole, unless somebody says which part.
+    first = 0 if 0 in numbered and (video.first, video.last) == (1, None) else video.first
+    wanted = range(first, last + 1)
     if not wanted:
         raise VideoError(
             "open",
             "NoFrames",
-            f"'{video.path}' has no frame from image_{video.first:05d} on: extract the frames again",
+            f"'{video.path}' has no frame from image_{first:05d} on: extract the frames again",
         )
     for number in wanted:
         if number not in numbered:

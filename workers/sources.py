@@ -53,7 +53,8 @@ class Video:
         path: of the file, or of the folder of frames.
         kind: ``file`` or ``frames``.
         first: number of the first frame wanted, from 1 (frame folders).
-        last: number of the last frame wanted, inclusive; ``None`` is all that are there (frame folders).
+        last: number of the last frame wanted, inclusive; ``None`` is all that are there, and with a ``first`` of 1 also
+            a frame 0 (frame folders).
         label: the true label where annotations give one.
         url: where it is in place of ``path``, which then only looks like that: see remote.py.
     """

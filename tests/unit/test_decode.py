@@ -506,6 +506,13 @@ def test_a_part_of_a_folder(tmp_path: Path, first: int, last: int | None, expect
     assert len(list(decode(Video("clip", folder, "frames", first, last)))) == expected
 
 
+def test_a_folder_that_begins_with_0_is_taken_whole_unless_a_part_is_asked_for(tmp_path: Path) -> None:
+    folder = media.write_frames(tmp_path / "clip", media.moving(5))
+    (folder / "image_00005.jpg").rename(folder / "image_00000.jpg")
+    for first, last, expected in ((1, None, 5), (1, 4, 4), (2, None, 3), (0, 4, 5)):
+        assert len(list(decode(Video("clip", folder, "frames", first, last)))) == expected
+
+
 def test_pictures_that_are_not_wanted_are_not_read(tmp_path: Path) -> None:
     folder = media.write_frames(tmp_path / "clip", media.moving(6), ending=".png")
     for number in (2, 5):
