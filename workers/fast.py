@@ -86,7 +86,8 @@ class Fast:
     """Frames to uint8 ``[height, width, 3]``, as ``Exact`` has them to within a mean of 0.4 of 255.
 
     It is made for planar YUV of 8 to 14 bits, which is what nearly all codecs give. All else, interlaced
-    pictures, odd sizes with halved chroma, and folders of frames go the exact way.
+    pictures, odd sizes with halved chroma, sides of tens of thousands of pixels, and folders of frames go the exact
+    way.
 
     Args:
         height: rows of the result.
@@ -156,17 +157,20 @@ class Fast:
         if halved:
             rows, columns = of_pairs(rows), of_pairs(columns)
             across = down = 1
-        plan = self._kernel.plan(
-            sampling.bits,
-            across,
-            down,
-            int(halved),
-            picture.height // sampling.down,
-            picture.width // sampling.across,
-            fixed_point(rows),
-            fixed_point(columns),
-            _colour(*shares, full=full),
-        )
+        try:
+            plan = self._kernel.plan(
+                sampling.bits,
+                across,
+                down,
+                int(halved),
+                picture.height // sampling.down,
+                picture.width // sampling.across,
+                fixed_point(rows),
+                fixed_point(columns),
+                _colour(*shares, full=full),
+            )
+        except ValueError:  # its numbers are of 16 bits: a side is too long for them
+            return None
         return Prepared(plan, len(rows), len(columns), swap)
 
 
