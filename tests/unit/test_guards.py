@@ -41,6 +41,13 @@ def test_a_frame_of_too_many_pixels_fails_before_any_is_decoded(video: Path, tmp
     assert fault(folder, Guards(pixels=64 * 48 - 1), "frames").kind == "TooManyPixels"
 
 
+def test_the_only_limit_of_a_pictures_pixels_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 3)  # Pillow's own refuses what has twice as many
+    folder = media.write_frames(tmp_path / "frames", media.moving(3))
+    assert len(list(decode(Video("v", folder, "frames"), guards=Guards(pixels=64 * 48)))) == 3
+    assert fault(folder, Guards(pixels=64 * 48 - 1), "frames").kind == "TooManyPixels"
+
+
 def test_a_codec_whose_header_understates_gets_no_memory_for_more(tmp_path: Path) -> None:
     """A raw stream says its size again in its own headers, and may grow: the codec itself refuses what is too large."""
     parts = [
