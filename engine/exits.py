@@ -10,6 +10,7 @@ from typing import ParamSpec
 import typer
 
 from .errors import ClipmuxError
+from .logs import printable
 
 Arguments = ParamSpec("Arguments")
 
@@ -22,7 +23,7 @@ def exits(command: Callable[Arguments, int | None]) -> Callable[Arguments, None]
         try:
             status = command(*args, **kwargs)
         except ClipmuxError as error:
-            print(f"clipmux: {error}", file=sys.stderr)  # noqa: T201
+            print(printable(f"clipmux: {error}"), file=sys.stderr)  # noqa: T201
             status = error.exit_status
         except KeyboardInterrupt:
             print("clipmux: interrupted", file=sys.stderr)  # noqa: T201

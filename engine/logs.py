@@ -9,14 +9,29 @@ import contextlib
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 TEXT, JSON = "text", "json"
 LOG_FORMATS = (TEXT, JSON)
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What steers a terminal, ends a line, or turns its direction; and halves of characters. File names may hold them."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """A text in one line that does nothing to a terminal.
+
+    Args:
+        text: what may quote names of files.
+        keep: characters that stay as they are all the same.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 @dataclass
@@ -68,6 +83,16 @@ class JsonLine(logging.Formatter):
         return json.dumps({key: value for key, value in line.items() if value is not None})
 
 
+class TextLine(logging.Formatter):
+    """A record as one line of text; a traceback follows on lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's)
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return printable(super().formatException(ei), keep="\n")
+
+
 class WholeLines(logging.Handler):
     """Writes each record by one call into a descriptor that several processes append to."""
 
@@ -98,7 +123,7 @@ def log_child(fd: int, *, process: str, form: str) -> None:
         logging.captureWarnings(capture=True)
         threading.excepthook = _log_thread
     else:
-        formatter = logging.Formatter(f"%(asctime)s %(levelname)s {process}: %(message)s")
+        formatter = TextLine(f"%(asctime)s %(levelname)s {process}: %(message)s")
     logging.getLogger().addHandler(WholeLines(fd, formatter))
 
 
@@ -113,7 +138,7 @@ def log_supervisor(path: Path, *, form: str) -> Iterator[None]:
     if form == JSON:
         formatter: logging.Formatter = JsonLine("supervisor")
     else:
-        formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        formatter = TextLine("%(asctime)s %(levelname)s %(name)s: %(message)s")
     ours, root = logging.getLogger("clipmux"), logging.getLogger()
     with path.open("ab", buffering=0) as file:
         handler = WholeLines(file.fileno(), formatter)

@@ -21,7 +21,7 @@ from clipmux.workers.stored import is_stored, stored_folder
 from .config import EngineConfig
 from .errors import ClipmuxError
 from .inference_elsewhere import kind_of_run
-from .logs import log_supervisor
+from .logs import log_supervisor, printable
 from .model import ModelFolder, read_model
 from .observer import Observer
 from .prediction import Prediction
@@ -159,7 +159,7 @@ def show_failures(failures: list[Prediction], console: Console) -> None:
     for failure in failures[:SHOWN_FAILURES]:
         if failure.error is not None:
             console.print(
-                f"failed at {failure.error.stage}: {failure.error.message}",
+                printable(f"failed at {failure.error.stage}: {failure.error.message}"),
                 highlight=False,
                 markup=False,
                 soft_wrap=True,
@@ -197,7 +197,8 @@ def _say_what_is_done(listing: Listing, resumed: int, output: str, console: Cons
     if listing.skipped:
         name, reason = listing.skipped[0]
         more = f" and {len(listing.skipped) - 1} more, see run.log" if len(listing.skipped) > 1 else ""
-        console.print(f"skipped '{name}' ({reason}){more}", highlight=False, markup=False, soft_wrap=True)
+        said = printable(f"skipped '{name}' ({reason}){more}")
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     if resumed:
         console.print(f"{resumed} of {len(listing.videos)} videos are done in '{output}' already", highlight=False)
 

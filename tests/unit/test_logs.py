@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -12,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from typer import Exit
 
+from clipmux.engine.errors import UsageError, VideoError
+from clipmux.engine.exits import exits
 from clipmux.engine.logs import JSON, TEXT, JsonLine, WholeLines, about, log_supervisor
+from clipmux.engine.prediction import Prediction
+from clipmux.engine.run import show_failures
 
 
 @pytest.fixture
@@ -82,3 +89,31 @@ def test_the_supervisors_own_lines_and_its_libraries_warnings_are_kept(form: str
     else:
         assert [json.loads(line)["message"] for line in text] == ["ours", "theirs"]
         assert {json.loads(line)["process"] for line in text} == {"supervisor"}
+
+
+def test_a_line_of_text_is_one_line_whatever_a_file_is_called(tmp_path: Path) -> None:
+    name = "a\x1b]0;x\x07\nb\u202e\udcff 跳水.mp4"
+    with log_supervisor(tmp_path / "log", form=TEXT):
+        try:
+            raise ValueError(name)
+        except ValueError:
+            logging.getLogger("clipmux.engine.run").exception("'%s' failed", name)
+    first, *traceback = (tmp_path / "log").read_text().splitlines()
+    assert first.endswith(r": 'a\x1b]0;x\x07\nb\u202e\udcff 跳水.mp4' failed")
+    assert traceback[-2:] == [r"ValueError: a\x1b]0;x\x07", r"b\u202e\udcff 跳水.mp4"]
+
+
+def test_what_a_file_is_called_does_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[31m\nb"
+    error = VideoError("open", "EmptyFile", f"'{name}' is empty")
+    screen = io.StringIO()
+    show_failures([Prediction(name, name, error=error)], Console(file=screen))
+    assert screen.getvalue() == r"failed at open: 'a\x1b[31m\nb' is empty" + "\n"
+
+    @exits
+    def wrong() -> None:
+        raise UsageError(f"there is no '{name}'")
+
+    with pytest.raises(Exit):
+        wrong()
+    assert capsys.readouterr().err == r"clipmux: there is no 'a\x1b[31m\nb'" + "\n"
