@@ -410,7 +410,7 @@ class _Clock:
 
 
 def _decode_folder(video: Video, guards: Guards, wanted: Callable[[int], bool]) -> Generator[Frame, None, None]:
-    Image.MAX_IMAGE_PIXELS = None  # theirs would be one more limit; ours is looked at before a picture is read
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's would be one more limit; ours is looked at before a picture is read
     unread = Image.new("RGB", (1, 1))
     for number, path in enumerate(_frame_paths(video)):
         if not wanted(number):

@@ -170,6 +170,7 @@ def test_planes_that_are_too_small_are_refused() -> None:
             compiled.pixels(prepared.plan, np.empty((1, 1, 3), np.uint8), y, line, u, half, v, half)
 
 
+@pytest.mark.skipif(compiled is None, reason="numpy's numbers are long enough")
 def test_a_side_that_is_too_long_for_the_kernel_goes_the_exact_way() -> None:
     frame = Frame(av.VideoFrame(66_000, 66, "yuv420p"), 0.0, 0.04)
     np.testing.assert_array_equal(Fast(16, 16)(frame), Exact(16, 16)(frame))
