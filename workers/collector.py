@@ -21,11 +21,11 @@ from clipmux.engine.prediction import Prediction
 from clipmux.engine.sockets import Context, pull_reports
 from clipmux.engine.stages import Stages
 from clipmux.engine.trace import Laps, Trace
-from clipmux.engine.wire import decode_report
+from clipmux.engine.wire import HEADER_MOST, Frames, TooLongError, decode_report, encode
 
 from .aggregate import VideoScores
 from .events import GAP_S, Rule
-from .results import Journal
+from .results import RESULTS, Journal, too_long
 from .segments import VideoSegments
 
 log = logging.getLogger(__name__)
@@ -165,14 +165,21 @@ class Collector:
     def _finish(self, number: int, prediction: Prediction, segments: dict[str, Any] | None = None) -> None:
         """Write first, report after: whoever hears of an outcome can rely on it."""
         line = prediction.to_json()
-        if self._journal:
-            with self._stages.timed("write"):
-                if segments is not None:  # before the result: a video that has one has its segments
-                    self._journal.write_segments({key: line[key] for key in ("video_id", "path")} | segments)
-                self._journal.write(line)
+        try:
+            done = told(Done(number, line))  # first: what cannot be reported must not be written
+            if self._journal:
+                if segments is not None:
+                    segments = {key: line[key] for key in ("video_id", "path")} | segments
+                with self._stages.timed("write"):
+                    self._journal.write(line, segments)
+        except VideoError as error:
+            log.warning("'%s' has failed: %s", prediction.video_id, error)
+            failure = Prediction(prediction.video_id, prediction.path, attempt=prediction.attempt, error=error)
+            self._finish(number, failure)
+            return
         self._open.pop(number, None)
         self._finished.add(number)
-        self._link.send(Done(number, line))
+        self._link.socket.send_multipart(done)
 
     def _sync(self, *, now: bool) -> None:
         if self._journal and (now or time.monotonic() - self._synced_at >= SYNC_EVERY_S):
@@ -214,6 +221,18 @@ def segment_rule(config: EngineConfig, model: ModelFolder) -> Rule:
         smooth=config.smooth,
         gap_s=config.stride / config.sampling_rate(model) + GAP_S,
     )
+
+
+def told(done: Done) -> Frames:
+    """The frames of an outcome.
+
+    Raises:
+        VideoError: it is longer than any message may be.
+    """
+    try:
+        return encode(done)
+    except TooLongError as error:
+        raise too_long(RESULTS, error.length, HEADER_MOST) from None
 
 
 def failed(report: VideoFailed, attempt: int) -> Prediction:

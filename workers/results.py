@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from clipmux.engine.documents import check_text, parse_json, read_json
-from clipmux.engine.errors import ClipmuxError, UsageError
+from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
 from clipmux.engine.prediction import Prediction
 from clipmux.engine.streams import url_in_place_of_path
 from clipmux.engine.wire import HEADER_MOST
@@ -34,7 +34,7 @@ FAILURES = "failures.jsonl"
 SEGMENTS = "segments.jsonl"
 FORMAT = 1
 LINE_LONGEST = 2 * HEADER_MOST
-"""Bytes of a line: what the longest message says, in JSON."""
+"""Bytes of a line: about what the longest message says, in JSON. A longer one is neither written nor read."""
 BEGUN = frozenset(("run.log", "run.json.part"))
 """All that there is of a run that was killed while it began."""
 PATIENCE_S = 5.0
@@ -63,27 +63,22 @@ class Journal:
             opened.pop_all()
         _sync_folder(folder)
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Any], segments: dict[str, Any] | None = None) -> None:
         """Append one outcome (``Prediction.to_json()``); on return a crash of this process cannot lose it.
 
-        Raises:
-            ClipmuxError: the disk is full or gone.
-        """
-        self._append(FAILURES if "error" in line else RESULTS, line)
-
-    def write_segments(self, line: dict[str, Any]) -> None:
-        """Append the segments of a video whose result comes next; a crash between the two leaves neither.
+        The video's segments come before its result: a crash between the two leaves neither.
 
         Raises:
+            VideoError: it is longer than any line may be; nothing of it was written.
             ClipmuxError: the disk is full or gone.
         """
-        self._append(SEGMENTS, line)
-
-    def _append(self, name: str, line: dict[str, Any]) -> None:
-        file = self._files[name]
-        with _named_errors(file.name):
-            _append(file, json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._dirty.add(name)
+        contents = {} if segments is None else {SEGMENTS: segments}
+        contents[FAILURES if "error" in line else RESULTS] = line
+        for name, raw in [(name, _as_line(name, content)) for name, content in contents.items()]:
+            file = self._files[name]
+            with _named_errors(file.name):
+                _append(file, raw)
+            self._dirty.add(name)
 
     def sync(self) -> None:
         """On return a crash of the machine cannot lose what was written either.
@@ -251,6 +246,16 @@ def hold(path: Path, *, shown: str) -> Iterator[None]:
         os.close(folder)
 
 
+def too_long(name: str, length: int, most: int) -> VideoError:
+    """What to say of a video whose line of this file can be neither told nor written."""
+    what, remedy = "result", "a smaller --top-k, or leave out --per-clip"
+    if name == SEGMENTS:
+        what, remedy = "list of segments", "a longer --min-duration"
+    return VideoError(
+        "write", "ResultTooLong", f"its {what} would take {length} bytes, {most} are allowed: give {remedy}"
+    )
+
+
 def mend(folder: Path) -> None:
     """Make a journal that a crash left whole: no torn line, no segments without a result.
 
@@ -305,7 +310,7 @@ def read_lines(
     with path.open("rb") as file:
         offset = 0
         for number, raw in enumerate(iter(lambda: file.readline(LINE_LONGEST + 1), b""), start=1):
-            if going_on and not raw.endswith(b"\n"):
+            if going_on and not raw.endswith(b"\n") and len(raw) <= LINE_LONGEST:
                 return
             try:
                 line = _checked_line(raw, check)
@@ -373,6 +378,13 @@ def _named_errors(path: str) -> Iterator[None]:
 def _open_for_lines(path: Path) -> FileIO:
     with _named_errors(str(path)):
         return path.open("ab", buffering=0)
+
+
+def _as_line(name: str, content: dict[str, Any]) -> bytes:
+    raw = json.dumps(content, ensure_ascii=False).encode() + b"\n"
+    if len(raw) > LINE_LONGEST:
+        raise too_long(name, len(raw), LINE_LONGEST)
+    return raw
 
 
 def _append(file: FileIO, line: bytes) -> None:

@@ -64,6 +64,26 @@ def test_paths_on_standard_input_globs_and_frame_folders(few_videos: Path, null_
     assert set(results(tmp_path / "b")) == {"frames", *(p.stem for p in few_videos.glob("*[12]_*"))}
 
 
+def test_a_result_that_no_message_can_hold_fails_its_video_and_no_other(null_model: Path, tmp_path: Path) -> None:
+    """The best label alone takes 1 MiB, so that 65 clips are above the 64 MiB of a message."""
+    model = json.loads((null_model / "model.json").read_text())
+    model["labels"] = ["x" * (1 << 20) + label for label in model["labels"]]
+    long_labels = shutil.copytree(null_model, tmp_path / "model")
+    (long_labels / "model.json").write_text(json.dumps(model))
+    for name, frames in (("long", 100), ("short", 20)):
+        write_short_videos(tmp_path / name, 1, frames=frames, size=(96, 64))
+    run = tmp_path / "run"
+    options = null(long_labels, run, "--stride", 1, "--per-clip", "--top-k", 1, "--workers", 1)
+    videos = [next((tmp_path / name).iterdir()).rename(tmp_path / f"{name}.mp4") for name in ("long", "short")]
+    for resume in ([], ["--resume"]):
+        done = clipmux("run", *videos, *options, *resume)
+        assert done.returncode == 3, done.stderr
+        assert set(lines(run / "results.jsonl")) == {"short"}
+        failure = lines(run / "failures.jsonl")["long"]
+        assert (failure["stage"], failure["error"]) == ("write", "ResultTooLong")
+        assert "are allowed: give a smaller --top-k, or leave out --per-clip" in failure["message"]
+
+
 def bad_inputs(folder: Path, good: Path) -> dict[str, str]:
     """One of each bad kind; by name, what its failure must mention."""
     folder.mkdir()

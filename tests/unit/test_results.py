@@ -14,7 +14,7 @@ import pytest
 from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
 from clipmux.engine.messages import Segment
 from clipmux.engine.prediction import ClipPrediction, LabelScore, Prediction
-from clipmux.workers.results import FAILURES, RESULTS, Journal, RunFolder, read_lines, recover, write_json
+from clipmux.workers.results import FAILURES, RESULTS, SEGMENTS, Journal, RunFolder, read_lines, recover, write_json
 
 ASKED = {"model": "r3d-50", "stride": 16, "per_clip": False}
 TOP = (LabelScore("archery", 0.75), LabelScore("bowling", 0.25))
@@ -236,6 +236,32 @@ def test_a_line_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> No
     journal.write(predicted("b"))
     journal.close()
     assert list(folder.outcomes()) == ["a", "b"]
+
+
+def test_a_line_that_nobody_could_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = new(tmp_path / "run")
+    journal = Journal(folder.path, segments=True)
+    longest = len(json.dumps(predicted("a")).encode()) + 1
+    monkeypatch.setattr("clipmux.workers.results.LINE_LONGEST", longest)
+    journal.write(predicted("a"), {"video_id": "a", "segments": []})
+    before = {name: (folder.path / name).read_bytes() for name in (RESULTS, SEGMENTS)}
+    with pytest.raises(
+        VideoError, match=f"result would take {longest + 1} bytes, {longest} .*: give a smaller --top-k"
+    ):
+        journal.write(predicted("b", attempt=10), {"video_id": "b", "segments": []})
+    with pytest.raises(VideoError, match=r"list of segments would take .*: give a longer --min-duration"):
+        journal.write(predicted("b"), {"video_id": "b", "segments": ["x" * longest]})
+    assert {name: (folder.path / name).read_bytes() for name in (RESULTS, SEGMENTS)} == before
+    journal.close()
+
+
+@pytest.mark.parametrize("going_on", [False, True])
+def test_a_line_that_is_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, going_on: bool) -> None:
+    folder = new(tmp_path / "run")
+    write(folder, predicted("a"), predicted("b", attempt=10))
+    monkeypatch.setattr("clipmux.workers.results.LINE_LONGEST", len(json.dumps(predicted("a"))) + 1)
+    with pytest.raises(ClipmuxError, match=r"line 2 of .*results\.jsonl' is not a result: remove it"):
+        list(read_lines(folder.path / RESULTS, going_on=going_on))
 
 
 @pytest.mark.parametrize("replaced", [False, True])
