@@ -149,8 +149,7 @@ def run_folder(output: str | Path, *, decides: dict[str, Any], resume: bool) -> 
         with stored_folder(str(output), decides=decides, resume=resume) as folder:
             yield folder
     else:
-        folder = RunFolder(Path(output), decides=decides, resume=resume)
-        with folder.held():
+        with RunFolder.held(Path(output), decides=decides, resume=resume) as folder:
             yield folder
 
 

@@ -103,7 +103,7 @@ class Journal:
 
 
 class RunFolder:
-    """A run folder that belongs to this run.
+    """A run folder that belongs to this run, as long as whoever makes it keeps others out: see ``held``.
 
     Args:
         path: the folder.
@@ -125,16 +125,11 @@ class RunFolder:
         shown: str = "",
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        if url := url_in_place_of_path(str(path)):  # a folder called "s3:" would be made here, and nobody told
-            raise UsageError(
-                f"the run folder '{url}' is a URL that nothing can be written to: give a folder, or one of a store ("
-                f"{', '.join(f'{scheme}://' for scheme in STORES)})"
-            )
         self.path = path
         self.shown = shown or str(path)
         self.check = check
-        try:
-            path.mkdir(parents=True, exist_ok=True)
+        with _writable(self.shown):
+            _make(path)
             existing = {entry.name for entry in path.iterdir()} - BEGUN
             if existing and not resume:
                 raise not_empty(self.shown, existing)
@@ -146,22 +141,24 @@ class RunFolder:
                 pass
             if not existing:
                 write_json(path / "run.json", asked)
-        except OSError as error:
-            raise UsageError(
-                f"the run folder '{self.shown}' cannot be written ({error.strerror}): give another --output"
-            ) from None
 
     @property
     def log(self) -> Path:
         return self.path / "run.log"
 
-    def held(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other runs out of the folder.
+    @classmethod
+    @contextlib.contextmanager
+    def held(cls, path: Path, *, decides: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
+        """The run folder, which other runs are kept out of: from before anybody looks at what is in it, since of two
+        that begin together each would find it empty.
 
         Raises:
-            UsageError: one is in it.
+            UsageError: another run is in it, or see ``RunFolder``.
         """
-        return hold(self.path, shown=self.shown)
+        with _writable(str(path)):
+            _make(path)
+        with hold(path, shown=str(path)):
+            yield cls(path, decides=decides, resume=resume)
 
     def outcomes(self) -> dict[str, bool]:
         """The video ids that have an outcome, and whether it is a result; repairs a torn last line.
@@ -224,6 +221,25 @@ class RunFolder:
             )
 
 
+@contextlib.contextmanager
+def _writable(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"the run folder '{shown}' cannot be written ({error.strerror}): give another --output"
+        ) from None
+
+
+def _make(path: Path) -> None:
+    if url := url_in_place_of_path(str(path)):  # a folder called "s3:" would be made here, and nobody told
+        raise UsageError(
+            f"the run folder '{url}' is a URL that nothing can be written to: give a folder, or one of a store ("
+            f"{', '.join(f'{scheme}://' for scheme in STORES)})"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def not_empty(shown: str, names: Container[str]) -> UsageError:
     """What to say of a run folder that holds files of these names and is to be a new one."""
     remedy = "give another --output" + (", or --resume to go on with it" if "run.json" in names else "")
@@ -237,7 +253,8 @@ def hold(path: Path, *, shown: str) -> Iterator[None]:
     Raises:
         UsageError: one is in it.
     """
-    folder = os.open(path, os.O_RDONLY)
+    with _writable(shown):
+        folder = os.open(path, os.O_RDONLY)
     try:
         if not _lock(folder, patience_s=0.0):
             raise UsageError(f"another run is writing to '{shown}': wait for its end, or give another --output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import threading
@@ -14,7 +15,17 @@ import pytest
 from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
 from clipmux.engine.messages import Segment
 from clipmux.engine.prediction import ClipPrediction, LabelScore, Prediction
-from clipmux.workers.results import FAILURES, RESULTS, SEGMENTS, Journal, RunFolder, read_lines, recover, write_json
+from clipmux.workers.results import (
+    FAILURES,
+    RESULTS,
+    SEGMENTS,
+    Journal,
+    RunFolder,
+    hold,
+    read_lines,
+    recover,
+    write_json,
+)
 
 ASKED = {"model": "r3d-50", "stride": 16, "per_clip": False}
 TOP = (LabelScore("archery", 0.75), LabelScore("bowling", 0.25))
@@ -40,6 +51,10 @@ def write(folder: RunFolder, *lines: dict[str, Any]) -> None:
 
 def new(path: Path) -> RunFolder:
     return RunFolder(path, decides=ASKED, resume=False)
+
+
+def held(path: Path, *, resume: bool = False) -> contextlib.AbstractContextManager[RunFolder]:
+    return RunFolder.held(path, decides=ASKED, resume=resume)
 
 
 def resumed(path: Path) -> RunFolder:
@@ -206,8 +221,11 @@ def full_path(folder: Path) -> Path:
 def test_a_place_that_cannot_be_written_is_wrong_usage(
     tmp_path: Path, where: Callable[[Path], Path], resume: bool
 ) -> None:
-    with pytest.raises(UsageError, match=r"cannot be written \(.+\): give another --output"):
-        RunFolder(where(tmp_path), decides=ASKED, resume=resume)
+    with (
+        pytest.raises(UsageError, match=r"cannot be written \(.+\): give another --output"),
+        held(where(tmp_path), resume=resume),
+    ):
+        pass
 
 
 def test_a_full_disk_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
@@ -284,11 +302,23 @@ def test_a_journal_that_was_taken_away_is_noticed(tmp_path: Path, replaced: bool
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
-    folder = new(tmp_path / "run")
-    with folder.held(), pytest.raises(UsageError, match="another run is writing to"), resumed(folder.path).held():
+    with held(tmp_path / "run"):
+        for resume in (False, True):
+            with pytest.raises(UsageError, match="another run is writing to"), held(tmp_path / "run", resume=resume):
+                pass
+    with held(tmp_path / "run", resume=True):
         pass
-    with folder.held():
+
+
+def test_who_is_kept_out_of_a_folder_leaves_it_as_it_is(tmp_path: Path) -> None:
+    """Of two runs that begin together one holds the folder when nothing is in it yet."""
+    with (
+        hold(tmp_path, shown="here"),
+        pytest.raises(UsageError, match="another run is writing to"),
+        held(tmp_path),
+    ):
         pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_who_reads_the_journal_waits_for_its_last_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,4 +396,6 @@ def test_a_run_folder_that_is_a_url_is_refused_and_not_made_here(
     for resume in (False, True):
         with pytest.raises(UsageError, match=r"'s3://\*\*\*@bucket/run1' is a URL that nothing can be written to"):
             RunFolder(Path("s3://key:hunter2@bucket/run1"), decides=ASKED, resume=resume)
+        with pytest.raises(UsageError, match="is a URL"), held(Path("s3://key:hunter2@bucket/run1"), resume=resume):
+            pass
     assert not list(tmp_path.iterdir())
