@@ -150,15 +150,19 @@ class RunFolder:
     @contextlib.contextmanager
     def held(cls, path: Path, *, decides: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
         """The run folder, which other runs are kept out of: from before anybody looks at what is in it, since of two
-        that begin together each would find it empty.
+        that begin together each would find it empty. A journal to go on with is made whole.
 
         Raises:
             UsageError: another run is in it, or see ``RunFolder``.
+            ClipmuxError: see ``mend``.
         """
         with _writable(str(path)):
             _make(path)
         with hold(path, shown=str(path)):
-            yield cls(path, decides=decides, resume=resume)
+            folder = cls(path, decides=decides, resume=resume)
+            if not folder.fresh:
+                mend(path)
+            yield folder
 
     def outcomes(self) -> dict[str, bool]:
         """The video ids that have an outcome, and whether it is a result; repairs a torn last line.
@@ -274,7 +278,8 @@ def too_long(name: str, length: int, most: int) -> VideoError:
 
 
 def mend(folder: Path) -> None:
-    """Make a journal that a crash left whole: no torn line, no segments without a result.
+    """Make a journal that a crash left whole: no torn line, no segments without a result, and no result without its
+    segments, which a crash of the machine can have taken alone. Videos that lose their result run again.
 
     Raises:
         ClipmuxError: a line is not one that we wrote, or somebody is still writing.
@@ -282,6 +287,8 @@ def mend(folder: Path) -> None:
     with _alone(folder):
         for name in (FAILURES, RESULTS, SEGMENTS):
             _repair(folder / name)
+        if (folder / SEGMENTS).exists():
+            _keep(folder / RESULTS, {line["video_id"] for _, line in _read_segments(folder)})
         _keep_finished(folder)
 
 
@@ -470,17 +477,25 @@ def _keep_finished(folder: Path) -> None:
         return
     for name in (SEGMENTS, RESULTS):
         _repair(folder / name)
-    finished = {line["video_id"] for _, line in read_lines(folder / RESULTS)}
+    _keep(path, {line["video_id"] for _, line in read_lines(folder / RESULTS)})
 
-    def lines() -> Iterator[dict[str, Any]]:
-        return (line for _, line in read_lines(path, check=lambda line: line["segments"]))
 
-    if all(line["video_id"] in finished for line in lines()):
+def _keep(path: Path, wanted: Container[str]) -> None:
+    """Leave out the lines of all other videos."""
+
+    def lines() -> Iterator[tuple[int, dict[str, Any]]]:
+        return _read_segments(path.parent) if path.name == SEGMENTS else read_lines(path)
+
+    if all(line["video_id"] in wanted for _, line in lines()):
         return
     with _replacing(path) as out:
-        for line in lines():
-            if line["video_id"] in finished:
+        for _, line in lines():
+            if line["video_id"] in wanted:
                 out.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def _read_segments(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    return read_lines(folder / SEGMENTS, check=lambda line: line["segments"])
 
 
 def _repair(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import signal
 import time
@@ -312,6 +313,26 @@ def test_segments_that_a_dead_collector_left_alone_come_once(
     with opened(resume=True) as folder:
         assert list(lines(folder.path / SEGMENTS)) == list(lines(folder.path / RESULTS)) == ["a", "c", "b"]
         assert "left" not in (folder.path / SEGMENTS).read_text()
+
+
+def test_a_result_whose_segments_a_power_cut_took_runs_again(bucket: Any, tmp_path: Path) -> None:
+    with opened() as folder:
+        write(folder, "a", segments=True)
+        wait_for(lambda: parts(bucket) == ["00000001"])
+        working = folder.path
+        left = {name: (working / name).read_bytes() for name in ("run.json", RESULTS, SEGMENTS)}
+    for name, content in left.items():  # as a killed run would have left it
+        (working / name).write_bytes(content)
+    bucket.rm("bucket/runs/first/parts/00000002")  # of its end
+    for name in (RESULTS, FAILURES, SEGMENTS):
+        bucket.rm(f"bucket/runs/first/{name}")
+    with (working / RESULTS).open("a") as file:
+        file.write(json.dumps(predicted("b")) + "\n")
+    with opened(resume=True) as folder:
+        assert list(folder.outcomes()) == ["a"]
+        write(folder, "b", segments=True)
+    there = downloaded(bucket, tmp_path / "there")
+    assert list(lines(there / RESULTS)) == list(lines(there / SEGMENTS)) == ["a", "b"]
 
 
 def test_a_long_journal_goes_in_several_parts(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

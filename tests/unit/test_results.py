@@ -345,6 +345,30 @@ def test_what_a_dead_collector_wrote_is_found_for_the_videos_that_are_asked_for(
     assert resumed(folder.path).outcomes() == {"a": True, "b": False, "c": True}
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_results_whose_segments_a_power_cut_took_run_again(tmp_path: Path, kept: int) -> None:
+    """Both files are synchronised together, but the system may have written the results back before."""
+    folder = new(tmp_path / "run")
+    journal = Journal(folder.path, segments=True)
+    for video_id in "ab":
+        journal.write(predicted(video_id), {"video_id": video_id, "path": "/videos/x", "segments": []})
+    journal.close()
+    whole = {name: (folder.path / name).read_bytes() for name in (RESULTS, SEGMENTS)}
+    first = {name: b"".join(content.splitlines(keepends=True)[:kept]) for name, content in whole.items()}
+    for torn in (b"", b'{"video_id": "b", "pa'):
+        (folder.path / RESULTS).write_bytes(whole[RESULTS])
+        (folder.path / SEGMENTS).write_bytes(first[SEGMENTS] + torn)
+        with held(folder.path, resume=True) as again:
+            assert list(again.outcomes()) == ["a", "b"][:kept]
+        assert {name: (folder.path / name).read_bytes() for name in whole} == first
+
+
+def test_results_of_a_run_without_segments_stay(tmp_path: Path) -> None:
+    write(new(tmp_path / "run"), predicted("a"))
+    with held(tmp_path / "run", resume=True) as again:
+        assert again.outcomes() == {"a": True}
+
+
 def test_a_run_that_was_killed_while_it_began_can_begin_again(tmp_path: Path) -> None:
     for left in ("run.log", "run.json.part"):
         (tmp_path / left).touch()
