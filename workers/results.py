@@ -32,6 +32,8 @@ from .remote import STORES
 RESULTS = "results.jsonl"
 FAILURES = "failures.jsonl"
 SEGMENTS = "segments.jsonl"
+OWN = ("run.json", "run.log", RESULTS, FAILURES, SEGMENTS, "results.json", "summary.json")
+"""All files of a run folder."""
 FORMAT = 1
 LINE_LONGEST = 2 * HEADER_MOST
 """Bytes of a line: about what the longest message says, in JSON. A longer one is neither written nor read."""

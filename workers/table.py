@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from clipmux.engine.documents import read_json
 from clipmux.engine.errors import ClipmuxError, UsageError
 
-from .results import FAILURES, RESULTS, read_lines
+from .results import FAILURES, OWN, RESULTS, read_lines
 
 if TYPE_CHECKING:
     import pyarrow
@@ -255,7 +255,8 @@ WRITERS: dict[str, Callable[[Table, BinaryIO], None]] = {
 
 
 def write_table(table: Table, form: str, output: Path | None) -> None:
-    """Write a run's outcomes; a file appears whole, in place of one that was there.
+    """Write a run's outcomes; a file appears whole, in place of one that was there. What is there and is no file, like
+    a pipe or a device, is written to as it is.
 
     Args:
         table: what.
@@ -263,7 +264,7 @@ def write_table(table: Table, form: str, output: Path | None) -> None:
         output: the file; None for standard output.
 
     Raises:
-        UsageError: an unknown format, Parquet without a file or without pyarrow.
+        UsageError: an unknown format, Parquet without a file or without pyarrow, or a file of the run itself.
         ClipmuxError: the file cannot be written, or the journal cannot be read.
     """
     if form not in WRITERS:
@@ -271,17 +272,42 @@ def write_table(table: Table, form: str, output: Path | None) -> None:
     if output is None:
         if form == "parquet":
             raise UsageError("--format parquet goes into a file: give --output")
-        WRITERS[form](table, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        _write_stdout(table, form)
         return
-    part = output.with_name(output.name + ".part")
+    file = Path(os.path.realpath(output))  # a link stays one
+    if file in [Path(os.path.realpath(table.run / name)) for name in OWN]:
+        raise UsageError(f"'{output}' is a file of the run itself, which would be lost: give another --output")
+    try:
+        if output.exists() and not output.is_file():
+            with output.open("wb") as out:
+                WRITERS[form](table, out)
+        else:
+            _write_file(table, form, file)
+    except OSError as error:
+        raise ClipmuxError(f"'{output}' cannot be written ({error.strerror or error}): give another --output") from None
+
+
+def _write_file(table: Table, form: str, file: Path) -> None:
+    part = file.with_name(file.name + ".part")
     try:
         with part.open("wb") as out:
             WRITERS[form](table, out)
             out.flush()
             os.fsync(out.fileno())
-        part.replace(output)
-    except OSError as error:
-        raise ClipmuxError(f"'{output}' cannot be written ({error.strerror}): give another --output") from None
+        part.replace(file)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _write_stdout(table: Table, form: str) -> None:
+    try:
+        WRITERS[form](table, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # What is left in the buffer would fail once more, with a traceback, when Python ends.
+        with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise  # whoever read it has read enough
+        raise ClipmuxError(f"standard output cannot be written ({error.strerror}): give --output") from None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +197,71 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
         write_table(Table(folder), "csv", tmp_path / "kept.csv")
     assert (tmp_path / "kept.csv").read_text() == "before"
     assert not (tmp_path / "kept.csv.part").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["results.jsonl", "failures.jsonl", "summary.json", "run.json", "../run/results.jsonl"]
+)
+def test_the_files_of_the_run_itself_are_refused(name: str, tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", result("a"))
+    before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+    (tmp_path / "link").symlink_to(folder / name)
+    for output in (folder / name, tmp_path / "link"):
+        with pytest.raises(UsageError, match="is a file of the run itself"):
+            write_table(Table(folder), "jsonl", output)
+    assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
+
+
+def test_what_is_there_and_no_file_stays_what_it_is(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", result("a"))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_table(Table(folder), "jsonl", pipe)
+    assert json.loads(os.read(reader, 1 << 16))["video_id"] == "a"
+    os.close(reader)
+    assert pipe.is_fifo()
+    device, link, file = tmp_path / "device", tmp_path / "link", tmp_path / "file"
+    device.symlink_to("/dev/null")
+    link.symlink_to(file)
+    file.touch()
+    for output in (device, link):
+        write_table(Table(folder), "jsonl", output)
+        assert output.is_symlink()
+    assert json.loads(file.read_bytes())["video_id"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ("file/out.csv", "Not a directory"),
+        (".", "Is a directory"),
+        ("x" * 252, "File name too long"),
+        ("x" * 300, "File name too long"),
+        ("full", "No space left on device"),
+    ],
+    ids=["below a file", "folder", "long name", "longer name", "full"],
+)
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_an_output_that_cannot_be_written_is_said(
+    form: str, output: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(tmp_path / "run", result("a"))
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("full").symlink_to("/dev/full")
+    with pytest.raises(ClipmuxError, match=rf"cannot be written \({why}\): give another --output"):
+        write_table(Table(folder), form, Path(output))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "csv"])
+def test_a_full_standard_output_is_said_once(form: str, tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", result("a"))
+    program = f"from pathlib import Path; from clipmux.workers.table import *; run = Path({str(folder)!r})\n"
+    program += f"try: write_table(Table(run), {form!r}, None)\nexcept ClipmuxError as error: sys.exit(str(error))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == "standard output cannot be written (No space left on device): give --output\n"
+    assert done.returncode == 1
