@@ -27,6 +27,7 @@ from .messages import CONNECTING, ENDED, LIVE, RECONNECTING, STALLED
 from .model import read_model
 from .observer import Observer
 from .processes import Interrupted
+from .progress import say
 from .streams import LiveConfig, StreamConfig, check_streams, read_streams, streams_of
 
 if TYPE_CHECKING:
@@ -81,12 +82,10 @@ def watch_streams(
         kind = kind_of_watch(config)
         supervisor = kind(config, live, model, streams, log_file=log_path, http=http, observer=observer)
         if config.inference_at:
-            console.print(
-                f"inference joins with: clipmux serve-inference --connect {config.inference_at}", soft_wrap=True
-            )
+            say(console, f"inference joins with: clipmux serve-inference --connect {config.inference_at}")
         if observer.shown_at:
             log.info("metrics and health are shown at %s", observer.shown_at)
-            console.print(f"{observer.shown_at}/metrics and /healthz show how it goes", highlight=False, soft_wrap=True)
+            say(console, f"{observer.shown_at}/metrics and /healthz show how it goes")
         signals = _Signals(supervisor)
         tell = None if live.output else sys.stdout
         with signals, _StatusLine(console, supervisor) as line:
@@ -143,6 +142,7 @@ def _warn_of_secrets(sources: Sequence[str], console: Console) -> None:
                 style="yellow",
                 highlight=False,
                 markup=False,
+                emoji=False,
                 soft_wrap=True,
             )
 
@@ -197,7 +197,7 @@ class _StatusLine:
 
     def say(self, text: str) -> None:
         log.info("%s", text)
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
 
     def say_where(self, supervisor: LiveSupervisor) -> None:
         """What was chosen, and where the page is."""

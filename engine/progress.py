@@ -21,6 +21,11 @@ RATE_OVER_S = 10.0
 """Rates are means over so many seconds, so that they move with the run and not with every clip."""
 
 
+def say(console: Console, text: str) -> None:
+    """A line as it is: "[v2]" in a path or "[fd00::7]" in an address is no markup, nor is ":on:" a picture."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
 class ProgressLine:
     """Draws a run's progress.
 

@@ -26,7 +26,7 @@ from .model import ModelFolder, read_model
 from .observer import Observer
 from .prediction import Prediction
 from .processes import Interrupted
-from .progress import ProgressLine
+from .progress import ProgressLine, say
 from .stages import Stages
 from .summary import summarise, summary_table
 from .supervisor import Supervisor
@@ -82,13 +82,11 @@ def run_videos(
         _say_what_is_done(listing, resumed, folder.shown, console)
         if observer.shown_at:
             log.info("metrics and health are shown at %s", observer.shown_at)
-            console.print(f"{observer.shown_at}/metrics and /healthz show how it goes", highlight=False, soft_wrap=True)
+            say(console, f"{observer.shown_at}/metrics and /healthz show how it goes")
         if config.far_decoders:
-            console.print(f"decoders of other hosts join with: clipmux decode --connect {config.bind}", soft_wrap=True)
+            say(console, f"decoders of other hosts join with: clipmux decode --connect {config.bind}")
         if config.inference_at:
-            console.print(
-                f"inference joins with: clipmux serve-inference --connect {config.inference_at}", soft_wrap=True
-            )
+            say(console, f"inference joins with: clipmux serve-inference --connect {config.inference_at}")
         start = time.monotonic()
         try:
             with _interrupts(supervisor), ProgressLine(console, len(todo)) as line:
@@ -133,7 +131,7 @@ def run_videos(
         folder.write_summary({**summary, "inference": supervisor.about})
         log.info("done: %d videos, %d failed", progress.done, progress.failed)
     console.print(summary_table(summary))
-    console.print(f"results are in {folder.shown}", highlight=False, soft_wrap=True)
+    say(console, f"results are in {folder.shown}")
     return SOME_FAILED if progress.failed or failed_before else CLASSIFIED
 
 
@@ -157,12 +155,7 @@ def show_failures(failures: list[Prediction], console: Console) -> None:
     """The first few failures, a line each."""
     for failure in failures[:SHOWN_FAILURES]:
         if failure.error is not None:
-            console.print(
-                printable(f"failed at {failure.error.stage}: {failure.error.message}"),
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            say(console, printable(f"failed at {failure.error.stage}: {failure.error.message}"))
     if len(failures) > SHOWN_FAILURES:
         console.print(f"… and {len(failures) - SHOWN_FAILURES} more in failures.jsonl", highlight=False)
 
@@ -196,10 +189,9 @@ def _say_what_is_done(listing: Listing, resumed: int, output: str, console: Cons
     if listing.skipped:
         name, reason = listing.skipped[0]
         more = f" and {len(listing.skipped) - 1} more, see run.log" if len(listing.skipped) > 1 else ""
-        said = printable(f"skipped '{name}' ({reason}){more}")
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
+        say(console, printable(f"skipped '{name}' ({reason}){more}"))
     if resumed:
-        console.print(f"{resumed} of {len(listing.videos)} videos are done in '{output}' already", highlight=False)
+        say(console, f"{resumed} of {len(listing.videos)} videos are done in '{output}' already")
 
 
 @contextlib.contextmanager

@@ -50,6 +50,15 @@ def test_run_folder_is_complete(few_videos: Path, null_model: Path, tmp_path: Pa
     assert (run / "failures.jsonl").read_text() == ""
 
 
+def test_a_run_folder_is_shown_as_it_is_called(few_videos: Path, null_model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "exp[v2]:on:[" / "b]"
+    done = clipmux("run", few_videos, *null(null_model, run))
+    assert done.returncode == 0, done.stderr
+    assert f"results are in {run}\n" in done.stderr
+    again = clipmux("run", few_videos, *null(null_model, run, "--resume"))
+    assert f"are done in '{run}' already" in again.stderr
+
+
 def test_paths_on_standard_input_globs_and_frame_folders(few_videos: Path, null_model: Path, tmp_path: Path) -> None:
     frames = tmp_path / "frames"
     frames.mkdir()
