@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -12,14 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.status import Status
 
 from .config import EngineConfig
-from .errors import UsageError
+from .errors import ClipmuxError, UsageError
 from .inference_elsewhere import kind_of_watch
 from .live import LiveSupervisor, Stream
 from .logs import log_supervisor
@@ -128,9 +129,25 @@ def _tick(signals: _Signals, supervisor: LiveSupervisor, listed: Any, line: _Sta
     line.show()
 
 
-def _print(event: dict[str, Any], file: Any) -> None:
-    if file is not None:
-        print(json.dumps(event, ensure_ascii=False), file=file, flush=True)
+def _print(event: dict[str, Any], file: IO[Any] | None) -> None:
+    """A line to a file, at once and as UTF-8, whatever the file's encoding is.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        ClipmuxError: it cannot be written.
+    """
+    if file is None:
+        return
+    line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
+    try:
+        while line:  # to the file itself: what a buffer cannot get rid of, it would try to write again at exit
+            line = line[os.write(file.fileno(), line) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ClipmuxError(
+            f"events cannot be written to standard output ({error.strerror}): give a file that has room with --output"
+        ) from None
 
 
 def _warn_of_secrets(sources: Sequence[str], console: Console) -> None:

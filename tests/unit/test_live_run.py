@@ -1,0 +1,24 @@
+"""What ``clipmux live`` does besides watching."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clipmux.engine.errors import ClipmuxError
+from clipmux.engine.live_run import _print
+
+EVENT = {"stream": "门", "event": "started"}
+
+
+def test_events_are_utf8_whatever_the_terminal_is(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w", encoding="latin-1") as file:
+        _print(EVENT, file)
+        assert json.loads((tmp_path / "out").read_text(encoding="utf-8")) == EVENT
+
+
+def test_events_that_cannot_be_written_are_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full, pytest.raises(ClipmuxError, match=r"No space left on device.*--output"):
+        _print(EVENT, full)
