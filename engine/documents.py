@@ -67,9 +67,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"it has a line with more than {DOTS_MOST:,} dots: break it")
     try:
         content: dict[str, Any] = tomllib.loads(text)
+        _check_shown(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return content
+
+
+def _check_shown(content: object) -> None:
+    """A number in hexadecimal may have more digits than Python shows, also to say that it is refused."""
+    try:
+        repr(content)
+    except ValueError:
+        raise ValueError("it holds a number of too many digits") from None
 
 
 def check_text(content: object) -> None:
