@@ -276,5 +276,6 @@ def _log_at(path: Path | None, form: str) -> Iterator[Path]:
 
 
 def _discard(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    path.parent.rmdir()
+    with contextlib.suppress(OSError):  # whoever tidies up temporary files was there first, perhaps
+        path.unlink()
+        path.parent.rmdir()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from clipmux.engine.errors import ClipmuxError
-from clipmux.engine.live_run import _print
+from clipmux.engine.live_run import _log_at, _print
 
 EVENT = {"stream": "门", "event": "started"}
 
@@ -22,3 +23,8 @@ def test_events_are_utf8_whatever_the_terminal_is(tmp_path: Path) -> None:
 def test_events_that_cannot_be_written_are_a_sentence() -> None:
     with Path("/dev/full").open("w") as full, pytest.raises(ClipmuxError, match=r"No space left on device.*--output"):
         _print(EVENT, full)
+
+
+def test_a_temporary_log_may_be_cleaned_away_meanwhile() -> None:
+    with _log_at(None, "text") as log:
+        shutil.rmtree(log.parent)
