@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -82,6 +83,7 @@ def live(
     """Classify camera streams as they happen: events as JSON lines, and a page."""
     if not model:
         raise UsageError("no --model: give a model folder (clipmux build export makes one), or 'demo'")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it would end us now; it waits for who can hear it
 
     from rich.console import Console
 

@@ -171,9 +171,11 @@ class _Signals:
         self._supervisor = supervisor
         self._hangup = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         self._before = {number: signal.signal(number, self._heard) for number in numbers}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # see live_cli.py
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

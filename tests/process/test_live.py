@@ -58,6 +58,17 @@ def test_events_go_to_standard_output_unless_a_file_is_named(cameras: list[Path]
     assert {event["event"] for event in events_of(done.stdout)} == {"started", "ended"}
 
 
+def test_a_hangup_before_anything_is_watched_ends_nothing(tmp_path: Path) -> None:
+    streams = tmp_path / "streams.toml"
+    os.mkfifo(streams)
+    with running("--streams", streams, "--model", "demo") as (process, said):
+        with streams.open("w") as file:  # as soon as it is read
+            process.send_signal(signal.SIGHUP)
+            file.write("other = 1\n")
+        assert process.wait(30) == 2
+    assert "has 'other'" in said.read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_open_events_and_everything_in_order(cameras: list[Path], number: int) -> None:
     with running(cameras[0], "--model", "demo", "--loop") as (process, _):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clipmux.engine.errors import ClipmuxError
-from clipmux.engine.live_run import _log_at, _print
+from clipmux.engine.live_run import _log_at, _print, _Signals
 
 EVENT = {"stream": "门", "event": "started"}
 
@@ -28,3 +31,12 @@ def test_events_that_cannot_be_written_are_a_sentence() -> None:
 def test_a_temporary_log_may_be_cleaned_away_meanwhile() -> None:
     with _log_at(None, "text") as log:
         shutil.rmtree(log.parent)
+
+
+def test_a_hangup_that_came_too_early_is_heard_later() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    os.kill(os.getpid(), signal.SIGHUP)
+    supervisor: Any = None
+    with _Signals(supervisor) as signals:
+        assert signals.take_hangup()
+        assert not signals.take_hangup()
