@@ -57,6 +57,8 @@ def make_keys(folder: Path) -> Keys:
         UsageError: there is one already, or it cannot be written.
     """
     public, secret = zmq.curve_keypair()
+    while public.startswith(b"-"):  # a command line would take it for an option
+        public, secret = zmq.curve_keypair()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
         folder.chmod(stat.S_IRWXU)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .exits import exits
 
@@ -29,7 +30,19 @@ def new(keys: Folder = None) -> None:
     typer.echo(made.public.decode())
 
 
-@keys_app.command(short_help="Let a peer connect.")
+class _Trust(TyperCommand):
+    """A key may start with "-"; it is no option then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from .keys import KEY_LENGTH
+
+        keys = [arg for arg in args if arg[:1] == "-" and len(arg) == KEY_LENGTH and not arg.startswith("--keys=")]
+        if keys and "--" not in args:
+            args = [*(arg for arg in args if arg not in keys), "--", *keys]
+        return super().parse_args(ctx, args)
+
+
+@keys_app.command(cls=_Trust, short_help="Let a peer connect.")
 @exits
 def trust(
     name: Annotated[str, typer.Argument(help="What to call the peer.")],

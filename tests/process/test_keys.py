@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import zmq
 from command import clipmux
+
+from clipmux.engine.keys import make_keys, read_keys
 
 
 def test_keys_are_made_trusted_and_listed(tmp_path: Path) -> None:
@@ -23,3 +26,14 @@ def test_keys_are_made_trusted_and_listed(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert f"chmod 600 '{theirs / 'own.secret'}'" in refused.stderr
     assert "clipmux keys new" in clipmux("keys", "list", "--keys", tmp_path / "none").stderr
+
+
+def test_a_key_that_looks_like_an_option_is_trusted(tmp_path: Path) -> None:
+    """No pair of ours has one, but others make pairs too."""
+    keys, key = make_keys(tmp_path / "keys"), zmq.curve_keypair()[0]
+    while not key.startswith(b"-"):
+        key = zmq.curve_keypair()[0]
+    told = clipmux("keys", "trust", "camera-host", key.decode(), "--keys", keys.folder)
+    assert told.returncode == 0, told.stderr
+    assert read_keys(keys.folder).trusted == {key: "camera-host"}
+    assert clipmux("keys", "trust", "-h").returncode == 0

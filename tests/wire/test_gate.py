@@ -210,6 +210,15 @@ def test_keys_are_for_this_user_only(tmp_path: Path) -> None:
         make_keys(folder)
 
 
+def test_no_key_of_ours_looks_like_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [zmq.curve_keypair() for _ in range(1000)]
+    pairs.sort(key=lambda pair: not pair[0].startswith(b"-"))  # those first
+    assert pairs[0][0].startswith(b"-")
+    with monkeypatch.context() as patch:
+        patch.setattr(zmq, "curve_keypair", iter(pairs).__next__)
+        assert not make_keys(tmp_path / "keys").public.startswith(b"-")
+
+
 @pytest.mark.parametrize("name", ["", "own.secret", "own.public", "trusted", "trusted/peer.public"])
 def test_keys_that_others_may_use_are_refused_with_the_remedy(name: str, tmp_path: Path) -> None:
     keys = make_keys(tmp_path / "keys")
