@@ -54,17 +54,22 @@ def make_keys(folder: Path) -> Keys:
     """Make a folder with a pair of keys of one's own, readable for this user only.
 
     Raises:
-        UsageError: there is one already, or it cannot be written.
+        UsageError: there is one already, others may use the folder, or it cannot be written.
     """
     public, secret = zmq.curve_keypair()
     while public.startswith(b"-"):  # a command line would take it for an option
         public, secret = zmq.curve_keypair()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
-        folder.chmod(stat.S_IRWXU)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, mode=stat.S_IRWXU)
+        _check_private(folder, folder=True)  # one that was there keeps its mode: others may need it as it is
         (folder / TRUSTED).mkdir(exist_ok=True, mode=stat.S_IRWXU)
         _write(folder / SECRET, secret)
-        _write(folder / PUBLIC, public)
+        try:
+            _write(folder / PUBLIC, public)
+        except OSError:
+            (folder / SECRET).unlink()
+            raise
     except FileExistsError as error:
         raise UsageError(
             f"'{error.filename}' is there already: peers know its key; give another --keys, or remove it first"
@@ -176,5 +181,9 @@ def _key(text: bytes, where: str) -> bytes:
 def _write(path: Path, key: bytes) -> None:
     """A new file that nobody else may ever have opened."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123  (of a descriptor)
-        file.write(key + b"\n")
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123  (of a descriptor)
+            file.write(key + b"\n")
+    except OSError:
+        path.unlink()  # an empty one would be no key for whoever reads it
+        raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
 import socket
 import stat
 import threading
@@ -208,6 +210,44 @@ def test_keys_are_for_this_user_only(tmp_path: Path) -> None:
     assert made.secret.decode() not in repr(made)
     with pytest.raises(UsageError, match="there already"):
         make_keys(folder)
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow, nearly as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_no_half_of_a_key(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    with full_disk(), pytest.raises(UsageError, match="cannot be written"):
+        make_keys(folder)
+    keys = make_keys(folder)
+    with full_disk(), pytest.raises(UsageError, match="cannot be written"):
+        trust(folder, "peer", zmq.curve_keypair()[0].decode())
+    assert read_keys(folder) == keys
+
+
+def test_half_of_a_pair_that_is_there_is_not_made_whole(tmp_path: Path) -> None:
+    folder = make_keys(tmp_path / "keys").folder
+    (folder / "own.secret").unlink()
+    with pytest.raises(UsageError, match=r"own\.public' is there already"):
+        make_keys(folder)
+    assert not (folder / "own.secret").exists()
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys").chmod(0o755)
+    with pytest.raises(UsageError, match="chmod 700"):
+        make_keys(tmp_path / "keys")
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o755
+    assert not list((tmp_path / "keys").iterdir())
 
 
 def test_no_key_of_ours_looks_like_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
