@@ -15,6 +15,7 @@ import zmq
 
 from .check import FAIL, OK, WARN, Check, looked_at
 from .config import usable_cores
+from .errors import UsageError
 from .jail import kernel_gives
 from .messages import Clip, ClipKey, Segment
 from .model import ModelFolder
@@ -148,7 +149,7 @@ def sockets(model: ModelFolder) -> Check:
     remedy = "set TMPDIR to a short path of a local folder that may be written to"
     try:
         addresses = make_addresses()
-    except OSError as error:
+    except (OSError, UsageError) as error:
         return Check("sockets", FAIL, f"no folder for them can be made: {error}", remedy)
     try:
         start = time.perf_counter()

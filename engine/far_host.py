@@ -11,7 +11,6 @@ import logging
 import re
 import socket
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -30,7 +29,7 @@ from .errors import ClipmuxError, MessageError
 from .keys import Keys
 from .messages import Beat, Begin, Control, End, Ended, Failed, Goodbye, Stop
 from .orphans import ORPHANED
-from .sockets import LINGER_MS, Addresses, Context, approach
+from .sockets import LINGER_MS, Addresses, Context, approach, scratch
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ class _Stay:
     def __init__(self, host: FarHost) -> None:
         self._host = host
         self._name = f"{PREFIX}{uuid.uuid4().hex[:16]}"
-        self._folder = Path(tempfile.gettempdir()) / self._name
+        self._folder = scratch() / self._name
         """It is not there: it only tells processes whose they are (engine/orphans.py)."""
         self._children: dict[str, Child] = {}
         self._context: Context = zmq.Context()

@@ -259,7 +259,12 @@ def _changed(stream: Stream) -> str:
 def _log_at(path: Path | None, form: str) -> Iterator[Path]:
     """The log; a temporary one goes when all was well, or when nothing was begun."""
     if path is None:
-        folder = tempfile.mkdtemp(prefix="clipmux-live-")
+        try:
+            folder = tempfile.mkdtemp(prefix="clipmux-live-")
+        except OSError as error:
+            raise UsageError(
+                f"no folder for a temporary log can be made ({error.strerror}): let TMPDIR name one, or give --log"
+            ) from None
         temporary = Path(folder) / "live.log"
         try:
             with log_supervisor(temporary, form=form):

@@ -114,7 +114,7 @@ def make_folder(addresses: Addresses) -> None:
     Raises:
         OSError: it cannot be made.
     """
-    Path(tempfile.gettempdir()).stat()  # what TMPDIR names must be there, also where it is too long to be used
+    scratch().stat()  # what TMPDIR names must be there, also where it is too long to be used
     addresses.folder.mkdir(mode=stat.S_IRWXU)
     addresses.folder.chmod(stat.S_IRWXU)
 
@@ -138,7 +138,7 @@ def _clear(folder: Path) -> None:
 
 def remove_stale() -> None:
     """Remove folders of engines that were killed together with all of their children: nobody listens there any more."""
-    places = {Path(tempfile.gettempdir()), SHORT_PLACE}
+    places = {scratch(), SHORT_PLACE}
     for folder in (folder for place in places for folder in place.glob("clipmux-*")):
         if re.fullmatch(r"clipmux-[0-9a-f]{12}(-ended)?", folder.name) is None:
             continue
@@ -158,6 +158,26 @@ def _listens(path: Path) -> bool:
     return True
 
 
+def scratch() -> Path:
+    """Where temporary files are.
+
+    Raises:
+        UsageError: there is no such place, as on a machine that nothing can be written on.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise UsageError("no folder for temporary files can be written: let TMPDIR name one") from None
+
+
+def _fits(folder: Path) -> bool:
+    """Sockets can be in this folder: their paths are short by nature, and ZeroMQ takes them as UTF-8."""
+    try:
+        return len(str(folder).encode()) <= PATH_MOST - 10
+    except UnicodeEncodeError:
+        return False
+
+
 def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int = 1) -> Addresses:
     """``ipc://`` addresses in a folder that is not there yet.
 
@@ -168,13 +188,13 @@ def name_addresses(outside: str = "", keys: Path | None = None, *, devices: int 
         devices: inference processes.
 
     Raises:
-        UsageError: that is not an address, or there are no keys for it.
+        UsageError: that is not an address, there are no keys for it, or there is no place for the folder.
     """
     clips = [f"clips-{number}" for number in range(devices)]
     ports = _ports(outside, keys, ["control", "reports", *clips, "files"]) if outside else {}
     name = f"clipmux-{secrets.token_hex(6)}"
-    folder = Path(tempfile.gettempdir()) / name
-    if len(str(folder)) > PATH_MOST - 10:  # a long TMPDIR: socket paths are short by nature
+    folder = scratch() / name
+    if not _fits(folder):
         folder = SHORT_PLACE / name
 
     def at(name: str) -> str:
@@ -202,10 +222,12 @@ def addresses_in(folder: Path, *, devices: int) -> Addresses:
     """The sockets of an engine that was told where to have them.
 
     Raises:
-        UsageError: the path is too long.
+        UsageError: the path is too long, or no UTF-8.
     """
-    if len(os.fsencode(folder)) > PATH_MOST - 10:
-        raise UsageError(f"'{folder}' is too long for sockets ({PATH_MOST - 10} bytes at most): give a shorter path")
+    if not _fits(folder):
+        raise UsageError(
+            f"'{folder}' is too long for sockets ({PATH_MOST - 10} bytes of UTF-8 at most): give a shorter path"
+        )
     names = ("control", "reports", "feed", *(f"clips-{number}" for number in range(devices)))
     at = [f"ipc://{folder}/{name}" for name in names]
     return Addresses(at[0], at[1], at[2], tuple(at[3:]))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clipmux.engine.errors import ClipmuxError
+from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.live_run import _log_at, _print, _Signals
 
 EVENT = {"stream": "门", "event": "started"}
@@ -35,8 +35,14 @@ def test_a_temporary_log_may_be_cleaned_away_meanwhile() -> None:
 
 def test_a_hangup_that_came_too_early_is_heard_later() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    os.kill(os.getpid(), signal.SIGHUP)
+    signal.raise_signal(signal.SIGHUP)  # to this thread: those of other tests block nothing
     supervisor: Any = None
     with _Signals(supervisor) as signals:
         assert signals.take_hangup()
         assert not signals.take_hangup()
+
+
+def test_no_place_for_a_temporary_log_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="or give --log"), _log_at(None, "text"):
+        pass

@@ -28,6 +28,7 @@ from clipmux.engine.clip_memory import ClipMemory, Layout
 from clipmux.engine.clips import ClipReceiver, ClipSender, Way
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.device import softmax
+from clipmux.engine.errors import UsageError
 from clipmux.engine.messages import (
     Beat,
     Claim,
@@ -44,9 +45,11 @@ from clipmux.engine.messages import (
 from clipmux.engine.model import ModelFolder, write_model
 from clipmux.engine.sockets import (
     PATH_MOST,
+    SHORT_PLACE,
     Addresses,
     Context,
     Socket,
+    addresses_in,
     dealer,
     dealer_clips,
     make_addresses,
@@ -291,6 +294,31 @@ def test_an_absent_child_is_noticed_and_a_present_one_is_told(context: Context, 
         assert (name, decode_control(frames)) == (b"decoder-1", Hello())
         control.send_multipart([name, *encode(Stop())])
         assert decode_control(received(child)) == Stop()
+
+
+@pytest.mark.parametrize("name", [b"d" * 100, "视".encode() * 24, b"\xff"], ids=["long", "wide", "no UTF-8"])
+def test_sockets_are_elsewhere_where_paths_are_not_for_them(
+    name: bytes, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir=SHORT_PLACE) as short:
+        place = Path(short) / os.fsdecode(name)
+        place.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        addresses = make_addresses()
+        assert addresses.folder.parent == SHORT_PLACE
+        router(context, addresses.control).close()
+        remove_sockets(addresses)
+    with pytest.raises(UsageError, match="give a shorter path"):
+        addresses_in(place / "engine-of-mine", devices=1)
+
+
+def test_no_place_for_sockets_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(UsageError, match="let TMPDIR name one"):
+        make_addresses()
 
 
 @pytest.mark.parametrize("deep", ["", "d" * 100], ids=["short", "long"])
