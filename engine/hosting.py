@@ -21,7 +21,7 @@ import zmq
 from .children import Child
 from .clips import Way
 from .config import JPEG, EngineConfig
-from .errors import MessageError
+from .errors import MessageError, UsageError
 from .far_host import PREFIX
 from .messages import Beat, Begin, Control, End, Ended, Failed, Goodbye, Join, Offer, Stop, quoted
 from .processes import Processes
@@ -77,6 +77,18 @@ class Hosting(Processes):
     def _join(self, name: str, offer: Join | Offer) -> None:
         """A host has come: note it, and begin what it is to do; or say why not."""
 
+    def _open(self) -> None:
+        places = {"the working folder": str(Path.cwd()), "--model": self._config.model, "--keys": self._config.keys}
+        for what, place in places.items():
+            try:
+                place.encode()
+            except UnicodeEncodeError:
+                raise UsageError(
+                    f"{what} is {place!a}, whose name is no UTF-8, so that other hosts cannot be told: "
+                    "use one whose name is"
+                ) from None
+        super()._open()
+
     def stop(self) -> list[tuple[str, dict[str, Any]]]:
         for host in self._hosts.values():
             self._send_to(host.name, Stop())
@@ -125,6 +137,7 @@ class Hosting(Processes):
         self._started += 1
         name = f"{role}-{self._started}"
         content = {**self._content(role, seat, self._ways(role, seat)), **besides, "base": str(Path.cwd())}
+        content["run_folder"] = None  # nobody writes into it there
         child = FarChild(role, name, None, -1, time.monotonic(), host=host.name)
         child.seat = seat
         child.end = lambda: self._send_to(host.name, End(name))

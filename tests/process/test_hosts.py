@@ -226,3 +226,16 @@ def test_the_mistakes_one_makes(videos: Path, tmp_path: Path, keys: tuple[Path, 
         assert said in " ".join(done.stderr.split()), done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_a_folder_that_other_hosts_cannot_be_told_is_refused(
+    videos: Path, tmp_path: Path, keys: tuple[Path, Path], at: str
+) -> None:
+    strange = tmp_path / os.fsdecode(b"\xff")
+    strange.mkdir()
+    words = ("serve", videos, "--model", "demo", "--output", tmp_path / "r", "--bind", at, "--keys", keys[0])
+    done = clipmux(*words, cwd=strange)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("clipmux: the working folder is '")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r").exists()
