@@ -64,14 +64,22 @@ def parse_workers(text: str) -> int:
     """
     if text in ("auto", "none"):
         return 0 if text == "auto" else NO_WORKERS
-    if not text.isdecimal():
-        raise UsageError(f"--workers is '{text}': give 1 to 1024, or auto")
+    if not text.isdecimal() or len(text) > 9:  # Python itself reads no number of more than 4300 digits
+        raise UsageError(f"--workers is '{text[:40]}': give 1 to 1024, or auto")
     return int(text)
 
 
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_a(value: object, kind: str) -> bool:
+    """Whether a value is of the type that an option is declared with; numbers without a fraction are floats too."""
+    if kind == "tuple[float, float]":
+        return isinstance(value, tuple) and len(value) == 2 and all(_is_a(part, "float") for part in value)
+    types: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool, "Guards": Guards}
+    return isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,9 @@ class EngineConfig:
             if not holds:
                 raise UsageError(f"{option} is {value!r}: {wanted}")
 
+        for each in dataclasses.fields(self):
+            value, kind = getattr(self, each.name), str(each.type)
+            need(_is_a(value, kind), each.name, value, f"it must be of type {kind}")
         need(self.stride >= 1, "--stride", self.stride, "give at least 1")
         need(self.top_k >= 1, "--top-k", self.top_k, "give at least 1")
         need(0 <= self.far_decoders <= 4096, "--decoders", self.far_decoders, "give 0 to 4096")
@@ -185,7 +196,8 @@ class EngineConfig:
         need(self.wire in WIRES, "--wire", self.wire, f"give one of {', '.join(WIRES)}")
         over = self.far_decoders or self.inference_at.startswith("tcp:")
         need(self.wire == RAW or bool(over), "--wire", self.wire, "leave it out where clips stay on this machine")
-        need(self.decoder_bytes >= 256 << 20, "--decoder-memory", self.decoder_bytes >> 20, "give at least 256 MiB")
+        memory = "give 256 to 16777216 MiB"
+        need(256 << 20 <= self.decoder_bytes <= 16 << 40, "--decoder-memory", self.decoder_bytes >> 20, memory)
         need(self.jail in JAILS, "--jail", self.jail, f"give one of {', '.join(JAILS)}")
         need(0 < self.enter <= 1, "--enter", self.enter, "give a score above 0, up to 1")
         need(0 <= self.leave <= self.enter, "--leave", self.leave, f"give a score from 0 up to --enter {self.enter:g}")

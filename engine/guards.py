@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -10,6 +9,9 @@ from .errors import UsageError
 
 GRACE_S = 60.0
 """CPU time beyond a video's own until the kernel ends a decoder whose codec does not come back."""
+
+MOST = 1e15
+"""Of anything: what kernels and messages count with is not endless."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Guards:
             ("--max-duration", self.duration_s),
             ("--max-cpu", self.cpu_s),
         ):
-            if not 0 < value < math.inf:
-                raise UsageError(f"{option} is {value!r}: give a number above 0")
+            if not isinstance(value, (int, float)) or not 0 < value <= MOST:
+                raise UsageError(f"{option} is {value!r}: give a number above 0, {MOST:g} at most")
         if self.pixels >= 1 << 31:
             raise UsageError(f"--max-pixels is {self.pixels}: give less than {1 << 31}")
 

@@ -37,7 +37,11 @@ class Watching:
             raise UsageError(f"--log-format is '{self.log_format}': give one of {', '.join(LOG_FORMATS)}")
         if not self.stuck_after_s > 0:
             raise UsageError(f"--stuck-after is {self.stuck_after_s:g}: give seconds above 0")
-        if self.trace is not None and self.trace.exists():
+        try:
+            there = self.trace is not None and self.trace.exists()
+        except OSError as error:
+            raise UsageError(f"--trace is '{self.trace}' ({error.strerror}): give another file") from None
+        if there:
             raise UsageError(f"--trace is '{self.trace}', which exists: give another file, or remove it")
 
 

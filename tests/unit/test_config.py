@@ -31,6 +31,16 @@ from clipmux.engine.model import ModelFolder
         ({"max_delay_s": float("nan")}, "--max-delay is nan"),
         ({"decode_timeout_s": 0.0}, "--decode-timeout is 0.0"),
         ({"queue_bytes": 1000}, "--queue-memory is 1000"),
+        ({"decoder_bytes": 10**20}, "--decoder-memory is 95367431640625: give 256 to 16777216 MiB"),
+        ({"stride": "8"}, "stride is '8': it must be of type int"),
+        ({"stride": True}, "stride is True"),
+        ({"workers": None}, "workers is None"),
+        ({"device": None}, "device is None"),
+        ({"per_clip": 1}, "per_clip is 1: it must be of type bool"),
+        ({"max_delay_s": "1"}, "max_delay_s is '1'"),
+        ({"null_delay_ms": (0.0,)}, "null_delay_ms is (0.0,)"),
+        ({"null_delay_ms": ("a", "b")}, "null_delay_ms is ('a', 'b')"),
+        ({"guards": None}, "guards is None"),
         ({"backend": "tensorrt"}, "no backend 'tensorrt'"),
         ({"device": "tpu:0"}, "no device 'tpu:0'"),
     ],
@@ -97,10 +107,15 @@ def test_workers_are_a_number_or_auto(text: str, workers: int) -> None:
     assert parse_workers(text) == workers
 
 
-@pytest.mark.parametrize("text", ["", "many", "-1", "1.5", "²"])
+@pytest.mark.parametrize("text", ["", "many", "-1", "1.5", "²", "1" * 10])
 def test_other_workers_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=f"--workers is '{text}': give 1 to 1024, or auto"):
         parse_workers(text)
+
+
+def test_a_number_of_workers_that_no_int_can_be_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--workers is '9{40}': give"):
+        parse_workers("9" * 5000)
 
 
 def test_clips_get_no_more_memory_than_keeps_the_device_busy() -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import media
@@ -70,10 +71,13 @@ def test_too_many_frames_and_too_long_and_too_costly(video: Path, tmp_path: Path
     assert fault(folder, Guards(frames=2), "frames").kind == "TooManyFrames"
 
 
-@pytest.mark.parametrize("bad", [{"pixels": 0}, {"frames": -1}, {"duration_s": float("inf")}, {"pixels": 1 << 31}])
-def test_a_guard_that_guards_nothing_is_refused(bad: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [{"pixels": 0}, {"frames": -1}, {"duration_s": float("inf")}, {"cpu_s": 1e19}, {"cpu_s": "9"}, {"pixels": 1 << 31}],
+)
+def test_a_guard_that_guards_nothing_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="give"):
-        Guards(**bad)  # type: ignore[arg-type]
+        Guards(**bad)
 
 
 def test_pixels_are_a_number_or_a_size() -> None:

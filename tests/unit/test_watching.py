@@ -20,6 +20,7 @@ from clipmux.engine.watching import Watching, watched
         ({"stuck_after_s": 0.0}, "--stuck-after is 0: give seconds above 0"),
         ({"stuck_after_s": float("nan")}, "--stuck-after is nan"),
         ({"trace": Path(__file__)}, "which exists: give another file"),
+        ({"trace": Path("x" * 300)}, "(File name too long): give another file"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(options: dict[str, Any], said: str) -> None:
