@@ -90,8 +90,9 @@ class Hosting(Processes):
         super()._open()
 
     def stop(self) -> list[tuple[str, dict[str, Any]]]:
-        for host in self._hosts.values():
-            self._send_to(host.name, Stop())
+        if self._context is not None:  # it is the first time
+            for host in self._hosts.values():
+                self._send_to(host.name, Stop())
         return super().stop()
 
     # -- who comes and goes --------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def test_hosts_give_what_a_local_run_gives(
     assert_same(results(run), results(local), within=0.0)
     paths = {line["path"] for line in lines(run / "results.jsonl").values()}
     assert paths == {str(name) for name in names}, "results name videos as the server does"
+    assert "could not be told" not in (run / "run.log").read_text()
 
 
 def test_a_host_without_the_files_is_given_their_bytes(
