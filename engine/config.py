@@ -172,7 +172,8 @@ class EngineConfig:
             need(_is_a(value, kind), each.name, value, f"it must be of type {kind}")
         need(self.stride >= 1, "--stride", self.stride, "give at least 1")
         need(self.top_k >= 1, "--top-k", self.top_k, "give at least 1")
-        need(0 <= self.far_decoders <= 4096, "--decoders", self.far_decoders, "give 0 to 4096")
+        least = 1 if self.bind else 0  # whoever joined there would have nothing to do
+        need(least <= self.far_decoders <= 4096, "--decoders", self.far_decoders, f"give {least} to 4096")
         least = NO_WORKERS if self.far_decoders else 0
         workers = "none" if self.workers == NO_WORKERS else self.workers
         need(least <= self.workers <= 1024, "--workers", workers, "give 1 to 1024, or auto")

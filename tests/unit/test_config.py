@@ -31,6 +31,7 @@ from clipmux.engine.model import ModelFolder
         ({"max_delay_s": float("nan")}, "--max-delay is nan"),
         ({"decode_timeout_s": 0.0}, "--decode-timeout is 0.0"),
         ({"queue_bytes": 1000}, "--queue-memory is 1000"),
+        ({"bind": "127.0.0.1:7600", "far_decoders": 0}, "--decoders is 0: give 1 to 4096"),
         ({"decoder_bytes": 10**20}, "--decoder-memory is 95367431640625: give 256 to 16777216 MiB"),
         ({"stride": "8"}, "stride is '8': it must be of type int"),
         ({"stride": True}, "stride is True"),
