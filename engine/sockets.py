@@ -207,10 +207,13 @@ def own_addresses_in(folder: Path, *, devices: int) -> Addresses:
     """``addresses_in``, for the engine itself: the folder is not there yet, or not any more.
 
     Raises:
-        UsageError: it is something else, in use, or too long.
+        UsageError: it is something else, in use or too long, or cannot be made.
     """
     addresses = addresses_in(folder, devices=devices)
     try:
+        place = folder.parent
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise UsageError(f"'{folder}' cannot be made: '{place}' is no folder that may be written to, give another")
         if folder.exists():
             _clear(folder)
     except OSError as error:

@@ -234,7 +234,7 @@ def test_the_mistakes_one_makes(videos: Path, keys: tuple[Path, Path], tmp_path:
         ([*run, "--inference-at", "tcp://127.0.0.1:1", "--keys", tmp_path / "none"], "there are no keys"),
         ([*run, "--inference-at", long], "is too long for sockets"),
         ([*run, "--inference-at", f"ipc://{folder}"], "is no folder of sockets"),
-        ([*run, "--inference-at", f"ipc://{tmp_path}/none/engine"], "no folder for sockets can be made"),
+        ([*run, "--inference-at", f"ipc://{tmp_path}/none/engine"], f"'{tmp_path}/none' is no folder that may be"),
         ([*run, "--inference-at", "ipc:///x", "--bind", "127.0.0.1:1"], "give one of them"),
         ([*run, "--inference-at", "ipc:///x", "--clip-memory", "shared"], "the socket is the only way"),
     ):
