@@ -16,6 +16,7 @@ config = EngineConfig(
     null_delay_ms=(0.0, float(delay)),
     workers=1,
     bind=bind,
+    far_decoders=1,
     keys=keys,
     clip_memory="socket",
 )
