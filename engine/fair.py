@@ -70,6 +70,8 @@ class FairBatcher(Generic[Item]):
         self._decoded_at = decoded_at
         self._runners = runners
         self._streams: dict[int, _Stream[Item]] = {}
+        self._active: dict[int, _Stream[Item]] = {}
+        """Those that have something waiting: few of a thousand, as long as the device keeps up."""
         self._time = 0.0
         """The virtual time of the stream that was served last."""
         self._count = 0
@@ -103,13 +105,15 @@ class FairBatcher(Generic[Item]):
 
     def add(self, item: Item, now: float) -> None:
         """Append a clip that arrived at ``now`` seconds; may give up another."""
-        stream = self._streams.setdefault(self._stream_of(item), _Stream(time=self._time))
+        number = self._stream_of(item)
+        stream = self._streams.setdefault(number, _Stream(time=self._time))
         if not stream.waiting:
             stream.time = max(stream.time, self._time)
+            self._active[number] = stream
         stream.waiting.append((now, item))
         self._count += 1
         if self._count > self._capacity:
-            self._drop(max(self._active(), key=lambda one: len(one.waiting) / one.weight))
+            self._drop(max(self._active.values(), key=lambda one: len(one.waiting) / one.weight))
 
     def take(self, now: float, *, idle: bool, more: bool) -> list[Item]:
         """The next batch; empty if it is better to wait. Clips wait here, where order and drops are decided.
@@ -131,7 +135,7 @@ class FairBatcher(Generic[Item]):
 
     def due(self, now: float) -> float | None:
         """Seconds until an idle device would get a partial batch; None if no clip waits."""
-        arrived = [stream.waiting[0][0] for stream in self._active()]
+        arrived = [stream.waiting[0][0] for stream in self._active.values()]
         return max(0.0, min(arrived) + self._max_delay - now) if arrived else None
 
     def took(self, count: int, seconds: float) -> None:
@@ -144,15 +148,19 @@ class FairBatcher(Generic[Item]):
         dropped, self._dropped = self._dropped, []
         return dropped
 
-    def _active(self) -> list[_Stream[Item]]:
-        return [stream for stream in self._streams.values() if stream.waiting]
-
     def _serve(self) -> Item:
-        stream = min(self._active(), key=lambda one: (one.time, one.waiting[0][0]))
+        stream = min(self._active.values(), key=lambda one: (one.time, one.waiting[0][0]))
         self._time = stream.time
         stream.time += 1 / stream.weight
+        return self._pop(stream)
+
+    def _pop(self, stream: _Stream[Item]) -> Item:
+        """A stream's oldest clip, which waits no longer."""
+        _, item = stream.waiting.popleft()
         self._count -= 1
-        return stream.waiting.popleft()[1]
+        if not stream.waiting:
+            del self._active[self._stream_of(item)]
+        return item
 
     @property
     def _batch(self) -> int:
@@ -165,13 +173,12 @@ class FairBatcher(Generic[Item]):
         # At most half of the time that there is: what is never tried would never be found to be fast again.
         takes = min(self._batch * max(self._took, default=0.0), self._max_latency / 2)
         latest = now + takes - self._max_latency
-        for stream in self._active():
+        for stream in list(self._active.values()):
             while stream.waiting and self._decoded_at(stream.waiting[0][1]) < latest:
                 self._drop(stream)
 
     def _drop(self, stream: _Stream[Item]) -> None:
-        _, item = stream.waiting.popleft()
+        item = self._pop(stream)
         number = self._stream_of(item)
-        self._count -= 1
         self._dropped.append(item)
         self._drops[number] = self._drops.get(number, 0) + 1
