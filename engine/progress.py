@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from .logs import printable
 from .supervisor import Progress
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ RATE_OVER_S = 10.0
 
 
 def say(console: Console, text: str) -> None:
-    """A line as it is: "[v2]" in a path or "[fd00::7]" in an address is no markup, nor is ":on:" a picture."""
-    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    """A line as it is: "[v2]" in a path or "[fd00::7]" in an address is no markup, nor is ":on:" a picture; and what
+    would steer the terminal is escaped."""
+    console.print(printable(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class ProgressLine:

@@ -21,7 +21,7 @@ from clipmux.workers.stored import is_stored, stored_folder
 from .config import EngineConfig
 from .errors import ClipmuxError
 from .inference_elsewhere import kind_of_run
-from .logs import log_supervisor, printable
+from .logs import log_supervisor
 from .model import ModelFolder, read_model
 from .observer import Observer
 from .prediction import Prediction
@@ -155,7 +155,7 @@ def show_failures(failures: list[Prediction], console: Console) -> None:
     """The first few failures, a line each."""
     for failure in failures[:SHOWN_FAILURES]:
         if failure.error is not None:
-            say(console, printable(f"failed at {failure.error.stage}: {failure.error.message}"))
+            say(console, f"failed at {failure.error.stage}: {failure.error.message}")
     if len(failures) > SHOWN_FAILURES:
         console.print(f"… and {len(failures) - SHOWN_FAILURES} more in failures.jsonl", highlight=False)
 
@@ -189,7 +189,7 @@ def _say_what_is_done(listing: Listing, resumed: int, output: str, console: Cons
     if listing.skipped:
         name, reason = listing.skipped[0]
         more = f" and {len(listing.skipped) - 1} more, see run.log" if len(listing.skipped) > 1 else ""
-        say(console, printable(f"skipped '{name}' ({reason}){more}"))
+        say(console, f"skipped '{name}' ({reason}){more}")
     if resumed:
         say(console, f"{resumed} of {len(listing.videos)} videos are done in '{output}' already")
 
