@@ -248,13 +248,13 @@ class Watched:
 
     def _nothing_more(self, now: float) -> bool:
         """No clip of this connection can still come, or none came for as long as one may take."""
+        if now - self._heard > self._settle_s:
+            return True
         sent = self._state.figures.get("clips")
+        known = self._clips_here + self._dropped_late - self._dropped_late_before
         here = self._state.connection == self._connection
-        if self._state.state == ENDED and sent is not None and here:  # its camera's last word: others are a second old
-            all_known = self._clips_here + self._dropped_late - self._dropped_late_before >= sent
-        else:
-            all_known = False
-        return all_known or now - self._heard > self._settle_s
+        # Only its camera's last word counts: others are a second old.
+        return here and self._state.state == ENDED and sent is not None and known >= sent
 
 
 def rule_of(told: dict[str, Any], stride_s: float) -> Rule:

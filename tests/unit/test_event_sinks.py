@@ -277,7 +277,7 @@ def test_an_answer_that_never_ends_holds_up_nothing(
                 connection.sendall(b"x")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=drip, args=(server,))
+        thread = threading.Thread(target=drip, args=(server,), daemon=True)
         thread.start()
         sink = Sink(WebhookDelivery(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout_s=0.3))
         sink.put(b"{}")
@@ -285,7 +285,7 @@ def test_an_answer_that_never_ends_holds_up_nothing(
             wait_for(lambda: sink.delivered == 1 if delivered else "cannot be reached (timed out)" in caplog.text, 5)
         finally:
             done.set()
-            thread.join()
+            thread.join(5)
             sink.close(0)
 
 
