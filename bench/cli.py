@@ -90,7 +90,7 @@ def accuracy(
         target=target,
         precisions=chosen,
         output=output,
-        console=Console(),
+        console=Console(markup=False, emoji=False),
         batch=batch,
         device=device,
         options={name: value for name, value in options.items() if value is not None},

@@ -26,6 +26,7 @@ from clipmux.engine.backends.base import Phases
 from clipmux.engine.config import MAX_BATCH
 from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder, read_model
+from clipmux.engine.progress import say
 
 from .measure import Figure, Measurement, alternate, figures_table, percentile, say_load
 from .mm_run import ITERATIONS, Report, check_mm_run, find_mm_run, run_mm_run
@@ -156,7 +157,7 @@ def inference(
             if any(way.at == other.at for other in ways):  # two networks of one name: their folders tell them apart
                 way = replace(way, at={**way.at, "model": str(model.path)})
             ways.append(way)
-            console.print(f"{ways[-1].name}: {ways[-1].backend.chosen}", highlight=False, soft_wrap=True)
+            say(console, f"{ways[-1].name}: {ways[-1].backend.chosen}")
         assert measurement.model is not None  # noqa: S101  (said again for the type checker)
         measurement.model.update(backend=ways[0].backend.name, device=device, chosen=ways[0].backend.chosen)
         for batch in batches:
@@ -323,7 +324,7 @@ def _measure_batch(
         if reports:
             add_mm_run(measurement, reports, throughputs[-1], at)
             said = f"  mm_run itself: {statistics.median(report.qps for report in reports):.6g} qps"
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            say(console, said)
 
 
 def _mm_run(program: Path, way: Way, batch: int, until: Until) -> Report:
@@ -365,7 +366,7 @@ def _print_as_mm_run(way: Way, runs: Sequence[Outcome], console: Console) -> Non
     else:
         lines += [f"  {word} Summary (ms): {1000 * getattr(run.phases, name):.6g}" for name, word in PHASES.items()]
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 def _spread(latencies_s: Sequence[float]) -> str:

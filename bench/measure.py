@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from clipmux.engine.doctor_machine import FEATURES
 from clipmux.engine.errors import ClipmuxError, UsageError
+from clipmux.engine.logs import printable
 from clipmux.engine.model import ModelFolder
 
 FORMAT = 1
@@ -210,7 +212,7 @@ def alternate(
     for number in range(repeats):
         names = list(ways)[:: 1 if number % 2 == 0 else -1]
         for name in names:
-            say(f"{name or 'run'}, {number + 1} of {repeats}")
+            say(escape(f"{name or 'run'}, {number + 1} of {repeats}"))
             outcomes[name].append(ways[name]())
     return outcomes
 
@@ -306,12 +308,12 @@ def figures_table(measurement: Measurement, *names: str, title: str = "") -> Tab
     units = {entry.name: getattr(entry, "unit", "") for entry in entries}
     for name in columns:
         table.add_column(_heading(name, units[name]), justify="right")
-    rows: dict[tuple[Any, ...], dict[str, str]] = {}
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     for entry in entries:
-        point = tuple(entry.at.get(axis, "") for axis in axes)
+        point = tuple(_word(entry, axis) for axis in axes)
         rows.setdefault(point, {})[entry.name] = shown(entry)
     for point, cells in rows.items():
-        table.add_row(*map(str, point), *(cells.get(name, "") for name in columns))
+        table.add_row(*point, *(cells.get(name, "") for name in columns))
     return table
 
 
@@ -320,11 +322,11 @@ def points_table(measurement: Measurement, *names: str) -> Table:
     every: list[Figure | Ratio] = [*measurement.figures, *measurement.ratios]
     entries = [entry for entry in every if entry.name in names]
     axes, same = _axes(entries)
-    points = list(dict.fromkeys(tuple(str(entry.at.get(axis, "")) for axis in axes) for entry in entries))
+    points = list(dict.fromkeys(tuple(_word(entry, axis) for axis in axes) for entry in entries))
     table = Table("", title=same or None, title_justify="left", show_header=len(points) > 1)
     for point in points:
         table.add_column(" ".join(point), justify="right")
-    cells = {(entry.name, tuple(str(entry.at.get(axis, "")) for axis in axes)): entry for entry in entries}
+    cells = {(entry.name, tuple(_word(entry, axis) for axis in axes)): entry for entry in entries}
     for name in names:
         row = [cells.get((name, point)) for point in points]
         if there := [entry for entry in row if entry is not None]:
@@ -338,9 +340,14 @@ def _axes(entries: Sequence[Figure | Ratio]) -> tuple[list[str], str]:
     values: dict[str, set[str]] = {axis: set() for entry in entries for axis in entry.at}
     for entry in entries:
         for axis, found in values.items():
-            found.add(str(entry.at.get(axis, "")))
+            found.add(_word(entry, axis))
     axes = [axis for axis, found in values.items() if len(found) > 1]
     return axes, ", ".join(f"{axis} {min(found)}" for axis, found in values.items() if len(found) == 1)
+
+
+def _word(entry: Figure | Ratio, axis: str) -> str:
+    """Where it is on an axis; a name that somebody gave does nothing to a terminal."""
+    return printable(str(entry.at.get(axis, "")))
 
 
 def shown(entry: Figure | Ratio) -> str:

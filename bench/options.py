@@ -44,8 +44,8 @@ WIDE = 160
 
 
 def wide_console() -> Console:
-    """A console whose tables are not cut where no terminal says how wide it is."""
-    console = Console()
+    """A console whose tables are not cut where no terminal says how wide it is, and which takes no name for markup."""
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE
     return console

@@ -22,6 +22,7 @@ from clipmux.engine.config import EngineConfig
 from clipmux.engine.documents import read_json
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ModelFolder, file_sha256, read_model
+from clipmux.engine.progress import say
 from clipmux.engine.run import run_videos
 from clipmux.workers.results import FAILURES, read_lines, write_json
 from clipmux.workers.sources import Listing, list_annotated, list_videos
@@ -203,9 +204,9 @@ def accuracy_table(
     draw = _drawing_once(task.calibrate, source, clips, seed)
     for precision in ordered:
         if precision in rows:
-            console.print(f"{precision} is done in '{output}' already", highlight=False, soft_wrap=True)
+            say(console, f"{precision} is done in '{output}' already")
             continue
-        console.print(f"{source.name}, {target}, {precision}", highlight=False)
+        say(console, f"{source.name}, {target}, {precision}")
         compiled = output / "models" / precision
         if not _is_built(compiled, source, precision):
             compile_model(

@@ -11,6 +11,7 @@ import typer
 
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
+from clipmux.engine.progress import say
 
 from .options import (
     REPEATED,
@@ -120,7 +121,7 @@ def plan(
     console = wide_console()
     console.print(costs_table(stated))
     what = f"{streams:,} streams" if streams else f"{videos:,} videos in {duration(lasts_s or 0.0)}"
-    console.print(f"{what}, {size}, on {device}, each resource filled to {site.use:.0%}", highlight=False)
+    say(console, f"{what}, {size}, on {device}, each resource filled to {site.use:.0%}")
     console.print(needs_table(load, needs))
 
 
@@ -258,7 +259,7 @@ def cluster(
     console = wide_console()
     console.print(cluster_table(topology, loads, stretches))
     for load in {type(load): load for load in loads.values()}.values():
-        console.print(f"saturate as the load grows: {in_order(topology, load)}", highlight=False, soft_wrap=True)
+        say(console, f"saturate as the load grows: {in_order(topology, load)}")
     for count, length in lasts.items():
         console.print(f"{count:,} videos take {duration(length)} at this rate", highlight=False)
 

@@ -24,6 +24,7 @@ from clipmux.engine.batcher import Batcher
 from clipmux.engine.device import Device
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ModelFolder, read_model
+from clipmux.engine.progress import say
 
 from .arrivals import largest_rate, poisson_arrivals
 from .inference import noise_batch
@@ -196,7 +197,7 @@ def scenario(
                 "backend": name,
                 "batch": desk.batch,
             }
-            console.print(f"{folder.name} {folder.precision} {name}: {desk.backend.chosen}", highlight=False)
+            say(console, f"{folder.name} {folder.precision} {name}: {desk.backend.chosen}")
             RUNS[load.scenario](measurement, desk, load, repeats, at)
         finally:
             desk.close()

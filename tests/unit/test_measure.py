@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from clipmux.bench.measure import (
     Figure,
@@ -19,8 +21,10 @@ from clipmux.bench.measure import (
     figures_table,
     load_warning,
     percentile,
+    points_table,
     shown,
 )
+from clipmux.bench.options import wide_console
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import read_model
 
@@ -124,6 +128,20 @@ def test_a_table_has_a_row_per_point_and_a_column_per_figure() -> None:
     assert ["1", "│", "10.0", "│", "2.00", "│", "1.00"] in rows
     assert ["8", "│", "80.0", "│", "2.00", "│", "8.00"] in rows
     assert "peak memory, MiB" in " ".join(rows[1])
+
+
+@pytest.mark.parametrize("table", [figures_table, points_table])
+def test_names_are_no_markup_and_do_nothing_to_a_terminal(
+    table: Callable[[Measurement, str], Table], capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = Measurement("decode")
+    for name in ("a[/b].mp4", "\x1b]0;:smile:\x07.mp4"):
+        measured.figure("frames_per_core_s", "1/s", [10.0], video=name, folder="[bold]")
+    wide_console().print(table(measured, "frames_per_core_s"))
+    shown = capsys.readouterr().out
+    assert "a[/b].mp4" in shown
+    assert "folder [bold]" in shown
+    assert "\\x1b]0;:smile:\\x07.mp4" in shown
 
 
 def test_repeats_below_one_are_refused() -> None:
