@@ -82,6 +82,17 @@ def _is_a(value: object, kind: str) -> bool:
     return isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
 
 
+def memory_of(mebibytes: int, option: str) -> int:
+    """Bytes that a decoder or a camera's process may fill.
+
+    Raises:
+        UsageError: it could not begin with so few, or no kernel counts so many.
+    """
+    if not 256 <= mebibytes <= 16 << 20:
+        raise UsageError(f"{option} is {mebibytes}: give 256 to {16 << 20} MiB")
+    return mebibytes << 20
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """How an engine works. Checked when made.
@@ -197,8 +208,7 @@ class EngineConfig:
         need(self.wire in WIRES, "--wire", self.wire, f"give one of {', '.join(WIRES)}")
         over = self.far_decoders or self.inference_at.startswith("tcp:")
         need(self.wire == RAW or bool(over), "--wire", self.wire, "leave it out where clips stay on this machine")
-        memory = "give 256 to 16777216 MiB"
-        need(256 << 20 <= self.decoder_bytes <= 16 << 40, "--decoder-memory", self.decoder_bytes >> 20, memory)
+        memory_of(self.decoder_bytes >> 20, "--decoder-memory")
         need(self.jail in JAILS, "--jail", self.jail, f"give one of {', '.join(JAILS)}")
         need(0 < self.enter <= 1, "--enter", self.enter, "give a score above 0, up to 1")
         need(0 <= self.leave <= self.enter, "--leave", self.leave, f"give a score from 0 up to --enter {self.enter:g}")

@@ -87,7 +87,7 @@ def live(
 
     from rich.console import Console
 
-    from .config import EngineConfig, parse_delay
+    from .config import EngineConfig, memory_of, parse_delay
     from .live_run import parse_http, watch_streams
     from .model import read_model
     from .streams import LiveConfig, read_streams
@@ -109,7 +109,7 @@ def live(
                 max_delay_s=max_delay,
                 preprocess=preprocess,
                 clip_memory=clip_memory,
-                decoder_bytes=camera_memory << 20,
+                decoder_bytes=memory_of(camera_memory, "--camera-memory"),
                 jail=jail,
                 keys=str(keys.resolve()) if keys else "",
                 inference_at=inference_at,

@@ -242,6 +242,7 @@ def test_more_than_the_device_can_do_is_dropped_from_whom_it_is_fair_to_drop(
         (["--streams", "none.toml", "--model", "demo"], "'none.toml' cannot be read"),
         (["{video}", "--model", "demo", "--max-latency", "0"], "--max-latency is 0.0"),
         (["{video}", "--model", "demo", "--http", "8080"], "--http is '8080'"),
+        (["{video}", "--model", "demo", "--camera-memory", "100"], "--camera-memory is 100: give 256"),
         (["{video}", "--model", "demo", "--log", "/none/log"], "--log '/none/log'"),
     ],
 )
