@@ -175,8 +175,8 @@ class Inference:
             self._in_device -= len(result.tag)
             self._show(result)
             with self._stages.timed("send"):
-                keys, decoded_at = tuple(clip.key for clip in result.tag), tuple(clip.decoded_at for clip in result.tag)
-                send_waiting(self._reports, encode(Scores(keys, result.scores, decoded_at)), self._beat)
+                keys, ages = tuple(clip.key for clip in result.tag), tuple(now - clip.decoded_at for clip in result.tag)
+                send_waiting(self._reports, encode(Scores(keys, result.scores, ages)), self._beat)
         self._beat()
 
     def _beat(self) -> None:

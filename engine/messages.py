@@ -149,21 +149,21 @@ class Grant:
 class Scores:
     """Inference to collector: a batch's clip scores, float32 ``[N, classes]``, row ``i`` for ``keys[i]``.
 
-    ``decoded_at[i]`` is when the last frame of clip ``i`` had been decoded. In a live key, ``video`` is the stream and
-    ``attempt`` the connection.
+    ``ages[i]`` is how long ago, in seconds, the last frame of clip ``i`` had been decoded: no time, since inference may
+    be on a machine with another clock. In a live key, ``video`` is the stream and ``attempt`` the connection.
     """
 
     keys: tuple[ClipKey, ...]
     scores: npt.NDArray[np.float32] = field(compare=False)
-    decoded_at: tuple[float, ...]
+    ages: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 2 or len(self.keys) != len(self.scores):
             raise MessageError(f"{len(self.keys)} clips have scores of shape {list(self.scores.shape)}")
-        if len(self.decoded_at) != len(self.keys):
-            raise MessageError(f"{len(self.keys)} clips have {len(self.decoded_at)} times")
-        for time in self.decoded_at:
-            _real("decoded_at", time)
+        if len(self.ages) != len(self.keys):
+            raise MessageError(f"{len(self.keys)} clips have {len(self.ages)} ages")
+        for age in self.ages:
+            _real("age", age)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def encode(message: Message) -> Frames:
     if isinstance(message, Placed):
         return [_pack("Placed", [_key_body(message.key), message.decoded_at, message.slot])]
     if isinstance(message, Scores):
-        return [_pack("Scores", [[_key_body(key) for key in message.keys], message.decoded_at]), message.scores]
+        return [_pack("Scores", [[_key_body(key) for key in message.keys], message.ages]), message.scores]
     if isinstance(message, Thumbnail):
         return [_pack("Thumbnail", [message.stream, message.connection, message.at]), message.jpeg]
     if isinstance(message, Part):
@@ -185,13 +185,13 @@ def decode_control(frames: Sequence[Buffer]) -> Control:
 
 def _scores(frames: Sequence[Buffer], body: object, classes: int) -> Scores:
     _, tensor = _frames(frames, 2)
-    keys, decoded_at = _fields(body, 2)
+    keys, ages = _fields(body, 2)
     if not isinstance(keys, list) or not keys:
         raise MessageError(f"scores are for {quoted(keys)}, a list of clips belongs there")
-    if not isinstance(decoded_at, list):
-        raise MessageError(f"clips were decoded at {quoted(decoded_at)}, a list of times belongs there")
+    if not isinstance(ages, list):
+        raise MessageError(f"clips are {quoted(ages)} old, a list of seconds belongs there")
     scores = _tensor(tensor, np.float32, (len(keys), classes))
-    return _made(lambda: Scores(tuple(_key(key) for key in keys), scores, tuple(decoded_at)))
+    return _made(lambda: Scores(tuple(_key(key) for key in keys), scores, tuple(ages)))
 
 
 def _clip_header(frames: Sequence[Buffer], allowed: set[str]) -> tuple[str, Any]:

@@ -144,7 +144,7 @@ class Stage:
         row[0, label] = score
         times = (index * CLIP_S, (index + 1) * CLIP_S)
         key = ClipKey(stream, connection, index, Segment(16 * index + 1, 16 * index + 17, times))
-        self._reports.send_multipart(encode(Scores((key,), row, (time.monotonic() - late_s,))))
+        self._reports.send_multipart(encode(Scores((key,), row, (late_s,))))
 
     def drops(self, *counts: tuple[int, int], process: str = "inference-1") -> None:
         self._reports.send_multipart(encode(Drops(process, [list(pair) for pair in counts])))

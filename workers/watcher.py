@@ -127,9 +127,9 @@ class Watcher:
     def _take(self, report: LiveReport) -> None:
         now, unix = time.monotonic(), time.time()
         if isinstance(report, Scores):
-            for key, scores, decoded_at in zip(report.keys, report.scores, report.decoded_at, strict=True):
+            for key, scores, age in zip(report.keys, report.scores, report.ages, strict=True):
                 if stream := self._streams.get(key.video):  # else it was taken away
-                    self._tell(stream.scored(key, scores, decoded_at, now, unix))
+                    self._tell(stream.scored(key, scores, now - age, now, unix))
         elif isinstance(report, StreamState):
             if stream := self._streams.get(report.stream):
                 stream.hear(report, now)
