@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -245,6 +246,12 @@ class ClipReceiver:
             seat.spare += slots
             seat.used -= len(slots)
             self._grant(seat)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whoever sent the clips that are held here has no slot for another until some of these are released."""
+        held = Counter(slot // self._layout.slots for slot in self._held)
+        return all((seat := self._seats[number]).gone or seat.used == count for number, count in held.items())
 
     def close(self) -> None:
         self.socket.close(linger=0)

@@ -154,8 +154,7 @@ class Inference:
 
     def _dispatch(self) -> None:
         while self._device.free:
-            more = self._more or self._left or self._batcher.room <= 0
-            clips = self._batcher.take(time.monotonic(), idle=self._device.idle, more=more)
+            clips = self._batcher.take(time.monotonic(), idle=self._device.idle, more=self._more_may_come())
             if not clips:
                 return
             self._began = self._began or time.monotonic()
@@ -163,6 +162,13 @@ class Inference:
                 self._device.submit([clip.pixels for clip in clips], clips)
             self._in_device += len(clips)
             self._clips.release(clips)
+
+    def _more_may_come(self) -> bool:
+        """Further clips may be on their way: not if those who sent what is here have no slot for another."""
+        if self._left or self._batcher.room <= 0:
+            return True
+        partial = self._device.idle and len(self._batcher) < self._batcher.size
+        return self._more and not (partial and self._clips.exhausted)
 
     def _send_scores(self) -> None:
         for result in self._device.finished():

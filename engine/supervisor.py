@@ -290,6 +290,8 @@ class Supervisor(Processes):
 
     def _grow(self, now: float) -> None:
         """Start more decoders if those that there are cannot keep up with the device."""
+        if self._stopping:
+            return
         loads = {}
         for child in self._children.values():
             if child.role == DECODER:

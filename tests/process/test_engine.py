@@ -31,6 +31,30 @@ def test_yields_a_prediction_per_video(videos: list[Path], null_model: Path) -> 
     assert not psutil.Process().children()
 
 
+def test_a_batch_does_not_wait_for_clips_that_have_no_place(tmp_path: Path, null_model: Path) -> None:
+    """One video among sixteen decoders, each of which may have fewer clips on their way than a batch takes."""
+    short, long = (write_short_videos(tmp_path / str(frames), 1, frames=frames)[0].path for frames in (16, 1600))
+    with Engine(null_model, backend="null", workers=16, max_batch=64, max_delay_s=1000.0) as engine:
+        for _ in range(1000):
+            assert len(list(engine.classify([short]))) == 1
+            assert engine._supervisor is not None
+            if all(child.ready for child in engine._supervisor.processes):  # and has its share of the memory
+                break
+        assert [prediction.clips for prediction in engine.classify([long])] == [100]
+
+
+def test_leaving_it_starts_no_more_decoders(tmp_path: Path, null_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are started while the others stop would be waited for, and killed in the end."""
+    video = write_short_videos(tmp_path, 1, frames=20, size=(96, 64))[0].path
+    started: list[int] = []
+    with Engine(null_model, backend="null") as engine:
+        assert len(list(engine.classify([video]))) == 1
+        assert engine._supervisor is not None
+        monkeypatch.setattr(engine._supervisor._growth, "look", lambda *_: 1)
+        monkeypatch.setattr(engine._supervisor, "_start_decoder", started.append)
+    assert started == []
+
+
 def test_a_bad_video_is_yielded_with_its_error(videos: list[Path], null_model: Path) -> None:
     with Engine(null_model, backend="null") as engine:
         found = {prediction.video_id: prediction for prediction in engine.classify([*videos, "absent.mp4"])}

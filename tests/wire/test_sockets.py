@@ -165,6 +165,27 @@ def test_pixels_arrive_equal_and_what_is_lent_bounds_what_is_on_its_way(
         end.close()
 
 
+def test_exhausted_are_those_whose_clips_are_all_here(
+    context: Context, addresses: Addresses, memory: ClipMemory | None
+) -> None:
+    """Who is lent nothing more sends nothing more; one who has sent nothing yet is not waited for."""
+    receiver = ClipReceiver(context, way(addresses, memory), enough=6)
+    sender = ClipSender(context, [way(addresses, memory, seat=0)], "decoder-2")
+    neighbour = ClipSender(context, [way(addresses, memory, seat=1)], "decoder-3")
+    hear_claims(receiver, 2)
+    for index in range(3):
+        put(sender, clip(index, WHOLE))
+        arrived = take(receiver, 1)
+        assert receiver.exhausted == (index == 2)
+    put(neighbour, clip(3, WHOLE))
+    take(receiver, 1)
+    assert not receiver.exhausted
+    receiver.release(arrived)
+    assert not receiver.exhausted
+    for end in (sender, neighbour, receiver):
+        end.close()
+
+
 def hear_grants(sender: ClipSender, *free: int) -> None:
     """Wait until the sender has so many slots of each device."""
     until = time.monotonic() + 5
