@@ -128,6 +128,7 @@ class LiveSupervisor(Processes):
     """
 
     replaceable = frozenset({CAMERA})
+    less = "fewer streams"
 
     def __init__(
         self,
@@ -252,7 +253,7 @@ class LiveSupervisor(Processes):
             super()._failed(child, message)
         elif message.usage and self._starting:
             raise UsageError(message.message)
-        elif message.usage:
+        elif message.usage and stream.config.scheme == "file":  # all else may come back, and so may a model's folder
             log.warning("%s: %s", stream.config.name, message.message)
             child.stopping = True
             stream.forget_camera()
@@ -297,7 +298,8 @@ class LiveSupervisor(Processes):
             return {"config": live, "http": self._http is not None, "feed": self._addresses.feed}
         if role == PAGE:
             return {"http": self._http, "feed": self._addresses.feed}
-        return {"live": live}
+        outputs = dict.fromkeys(("output", "webhook", "mqtt"))  # with credentials, and nobody else's business
+        return {"live": live | outputs}
 
     @property
     def _unfinished(self) -> bool:
@@ -342,16 +344,23 @@ class LiveSupervisor(Processes):
             network=scheme not in ("file", "device") or self._config.inference_at.startswith("tcp:"),
             devices=(stream.config.url,) if scheme == "device" else (),
         )
-        child = self._start_child(
-            CAMERA,
-            stream.seat,
-            jail=jail.to_json(),
-            stream=stream.config.to_json(),
-            number=stream.number,
-            connection=stream.connection,
-            again=stream.again_at is not None,
-            thumbnails=self._http is not None,
-        )
+        try:
+            child = self._start_child(
+                CAMERA,
+                stream.seat,
+                jail=jail.to_json(),
+                stream=stream.config.to_json(),
+                number=stream.number,
+                connection=stream.connection,
+                again=stream.again_at is not None,
+                thumbnails=self._http is not None,
+            )
+        except ClipmuxError as error:
+            if self._starting:
+                raise
+            log.warning("%s: %s", stream.config.name, error)
+            self._again(stream, RECONNECTING, str(error))  # no reason to end all others
+            return
         child.assigned = stream.number
         stream.child, stream.again_at, stream.moved_at = child, None, time.monotonic()
 
@@ -409,6 +418,9 @@ class LiveSupervisor(Processes):
             for stream in self.streams.values():
                 if stream.again_at is not None:
                     self._tell(stream, stream.state, stream.detail)
+
+    def _give_up(self, child: Child, why: str) -> None:
+        super()._give_up(child, why.partition(" (--")[0])  # an option that is none of 'clipmux live'
 
     def _overdue(self, child: Child, now: float) -> str:
         """Why a child must be given up, as the end of a sentence about it; empty while it need not be."""
@@ -469,7 +481,8 @@ class LiveSupervisor(Processes):
                 self._send(child, message)
 
     def _tell_totals(self, now: float) -> None:
-        devices = [child.counts for child in self._children.values() if child.role == INFERENCE]
+        devices = [child.counts for child in self._children.values() if child.role == INFERENCE and not child.left]
+        devices += [figures for role, figures in self._figures if role == INFERENCE]  # of those that died: no sum falls
         scored_so_far = sum(counts.get("clips", 0) for counts in devices)
         batches_so_far = sum(sum(counts.get("batch_sizes", {}).values()) for counts in devices)
         busy = sum(counts.get("busy_s", {}).get("infer", 0.0) for counts in devices)

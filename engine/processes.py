@@ -51,7 +51,7 @@ TICK_S = 0.1
 HELD_UP_S = 1.0
 """A supervisor that was away for so long, or stopped itself, hears everyone before it calls anyone silent."""
 LAST_WORDS_S, SILENCE_S = 2.0, 0.25
-"""How long to listen to a child that has ended without a goodbye, altogether and while it says nothing."""
+"""How long to listen to children that have ended without a goodbye, altogether and while they say nothing."""
 STOP_S = 10.0
 """From the order to stop until what still runs is killed, for all children together."""
 INTERRUPTED_STOP_S = 3.0
@@ -86,6 +86,8 @@ class Processes(ABC):
     replaceable: frozenset[str] = frozenset()
     """Roles whose end before any of them was ready is for ``_died`` to answer, and whose start for ``_watch`` to watch;
     any other's is the end of the engine."""
+    less = "fewer --workers or less --queue-memory"
+    """What takes less memory, as its user may ask for it."""
 
     def __init__(
         self,
@@ -273,9 +275,10 @@ class Processes(ABC):
         events = dict(self._poller.poll(round(TICK_S * 1000)))
         if self._control in events:
             self._receive()
-        for child in list(self._children.values()):
-            if child.sentinel in events and child.name in self._children:  # the end of another may have ended it too
-                self._hear_out(child)
+        if dead := [child for child in self._children.values() if child.sentinel in events]:
+            self._hear_out(dead)
+        for child in dead:
+            if child.name in self._children:  # the end of another may have ended it too
                 self._ended(child)
         now = time.monotonic()
         self._start_due(now)
@@ -294,12 +297,15 @@ class Processes(ABC):
         for child in self._children.values():
             child.last_progress = now
 
-    def _hear_out(self, child: Child) -> None:
-        """Receive what a child said before it ended: its pipe closes at once, its last messages may still be coming."""
+    def _hear_out(self, dead: Sequence[Child]) -> None:
+        """Receive what children said before they ended: pipes close at once, last messages may still be coming."""
         began = heard = time.monotonic()
-        while not child.left and (now := time.monotonic()) < min(began + LAST_WORDS_S, heard + SILENCE_S):
+        names = {child.name for child in dead if child.killed is None}  # whom we killed has nothing to say
+        while any(not child.left for child in dead if child.name in names):
+            if (now := time.monotonic()) >= min(began + LAST_WORDS_S, heard + SILENCE_S):
+                return
             self._control.poll(math.ceil((heard + SILENCE_S - now) * 1000))
-            if child.name in self._receive():  # the others are never silent for long
+            if names & self._receive():  # the others are never silent for long
                 heard = time.monotonic()
 
     def _receive(self) -> set[str]:
@@ -385,7 +391,7 @@ class Processes(ABC):
             except ClipmuxError as error:
                 self._give_back_memories()
                 if asked == "shared":
-                    raise UsageError(f"{error}: say --clip-memory socket, or less --queue-memory") from None
+                    raise UsageError(f"{error}: say --clip-memory socket, or {self.less}") from None
                 self._clip_memory = f"socket, since {error}"
         log.info("clips travel through: %s", self._clip_memory)
 
@@ -409,7 +415,7 @@ class Processes(ABC):
             child = start.result()
         except OSError as error:
             raise ClipmuxError(
-                f"the {role} process cannot be started ({error.strerror}): free some memory, or give fewer --workers"
+                f"the {role} process cannot be started ({error.strerror}): free some memory, or give {self.less}"
             ) from None
         try:
             if not self._sockets_open:
@@ -482,7 +488,7 @@ class Processes(ABC):
         child.blameless = child.blameless or status == CUT_OFF
         if status == -signal.SIGKILL and child.killed is None and (kills := oom_kills()) > self._oom_kills:
             self._oom_kills = kills
-            how += ", as it seems by the kernel for want of memory (fewer --workers or less --queue-memory need less)"
+            how += f", as it seems by the kernel for want of memory ({self.less} need less)"
         if status is None and child.role == COLLECTOR:  # it may still write
             raise ClipmuxError(f"the collector process {describe_exit(status)}: mend that, then go on with --resume")
         by_itself = status is None or status >= 0 or child.overdue != ""
