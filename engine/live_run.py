@@ -6,18 +6,21 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.status import Status
+
+from clipmux.workers.event_sinks import Delivery, Ended, Sink
 
 from .config import EngineConfig
 from .errors import ClipmuxError, UsageError
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("clipmux")
 
 PLAIN_EVERY_S = 10.0
+LAST_EVENTS_S, AT_ONCE_S = 2.0, 0.2
+"""At the end, how long standard output may take for what waits for it; and when the end is to be at once."""
 OF_SHOWN = (LIVE, CONNECTING, RECONNECTING, STALLED, ENDED)
 
 
@@ -68,7 +73,8 @@ def watch_streams(
 
     Raises:
         UsageError: what was asked for cannot be done.
-        ClipmuxError: a process that all streams need has died.
+        ClipmuxError: a process that all streams need has died, or standard output cannot be written.
+        BrokenPipeError: nobody reads standard output any more.
     """
     model = read_model(config.model)
 
@@ -88,19 +94,22 @@ def watch_streams(
             log.info("metrics and health are shown at %s", observer.shown_at)
             say(console, f"{observer.shown_at}/metrics and /healthz show how it goes")
         signals = _Signals(supervisor)
-        tell = None if live.output else sys.stdout
-        with signals, _StatusLine(console, supervisor) as line:
+        with (
+            signals,
+            _StatusLine(console, supervisor) as line,
+            _Told(None if live.output else sys.stdout, say=line.say) as told,
+        ):
             try:
                 with contextlib.suppress(Interrupted):
                     supervisor.start()
                     line.say_where(supervisor)
-                    for event in supervisor.watch(on_tick=lambda: _tick(signals, supervisor, listed, line)):
-                        _print(event, tell)
+                    for event in supervisor.watch(on_tick=lambda: _tick(signals, supervisor, listed, line, told)):
+                        told.tell(event)
             finally:
-                for role, told in supervisor.stop():
-                    log.info("figures: %s", json.dumps({"role": role, **told}))
+                for role, figures in supervisor.stop():
+                    log.info("figures: %s", json.dumps({"role": role, **figures}))
             for event in supervisor.take_events():
-                _print(event, tell)
+                told.tell(event)
     return 0
 
 
@@ -120,7 +129,8 @@ def parse_http(text: str, token: str | None) -> dict[str, Any]:
     return {"host": host, "port": port, "token": token}
 
 
-def _tick(signals: _Signals, supervisor: LiveSupervisor, listed: Any, line: _StatusLine) -> None:
+def _tick(signals: _Signals, supervisor: LiveSupervisor, listed: Any, line: _StatusLine, told: _Told) -> None:
+    told.check()
     if signals.take_hangup():
         try:
             supervisor.reload(listed())
@@ -129,25 +139,81 @@ def _tick(signals: _Signals, supervisor: LiveSupervisor, listed: Any, line: _Sta
     line.show()
 
 
-def _print(event: dict[str, Any], file: IO[Any] | None) -> None:
-    """A line to a file, at once and as UTF-8, whatever the file's encoding is.
+class _Told:
+    """Events on their way to standard output, by a thread of its own: a reader that pauses holds up nothing.
 
-    Raises:
-        BrokenPipeError: nobody reads it any more.
-        ClipmuxError: it cannot be written.
+    Args:
+        file: standard output; None where nobody is told.
+        say: says to the user what could not be told.
     """
-    if file is None:
-        return
-    line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
-    try:
-        while line:  # to the file itself: what a buffer cannot get rid of, it would try to write again at exit
-            line = line[os.write(file.fileno(), line) :]
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ClipmuxError(
-            f"events cannot be written to standard output ({error.strerror}): give a file that has room with --output"
-        ) from None
+
+    def __init__(self, file: IO[Any] | None, *, say: Callable[[str], None]) -> None:
+        self._sink = None if file is None else Sink(_StandardOutput(file))
+        self._say = say
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        """What waits is written, for a bounded time; who interrupts twice does not wait for it."""
+        if self._sink is None:
+            return
+        left = self._sink.close(AT_ONCE_S if kind is KeyboardInterrupt else LAST_EVENTS_S)
+        if kind is None:
+            self.check()
+        if (lost := left + self._sink.dropped) and self._sink.ended is None:
+            self._say(f"standard output did not take {lost} events: its reader paused for too long")
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """A line, soon, and as UTF-8, whatever the file's encoding is; never waits."""
+        if self._sink is not None:
+            self._sink.put(json.dumps(event, ensure_ascii=False).encode())
+
+    def check(self) -> None:
+        """See whether lines can still be written.
+
+        Raises:
+            BrokenPipeError: nobody reads them any more.
+            ClipmuxError: they cannot be written.
+        """
+        if self._sink is None or self._sink.ended is None:
+            return
+        error = self._sink.ended.__cause__
+        if isinstance(error, BrokenPipeError):
+            raise error
+        raise ClipmuxError(str(self._sink.ended))
+
+
+class _StandardOutput(Delivery):
+    """Writes to the file itself: what a buffer cannot get rid of, it would try to write again at exit."""
+
+    name = "standard output"
+
+    def __init__(self, file: IO[Any]) -> None:
+        self._file = file
+
+    def deliver(self, lines: list[bytes]) -> None:
+        try:
+            for line in lines:
+                rest = line + b"\n"
+                while rest:
+                    rest = self._write(rest)
+        except OSError as error:
+            raise Ended(
+                f"events cannot be written to standard output ({error.strerror}): "
+                "give a file that has room with --output"
+            ) from error
+
+    def _write(self, line: bytes) -> bytes:
+        """Write what there is room for; returns the rest."""
+        try:
+            return line[os.write(self._file.fileno(), line) :]
+        except BlockingIOError:  # whoever shares it has set it so: a full pipe is no reason to end
+            select.select([], [self._file], [])
+            return line
+
+    def close(self) -> None:
+        pass
 
 
 def _warn_of_secrets(sources: Sequence[str], console: Console) -> None:

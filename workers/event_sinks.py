@@ -1,4 +1,4 @@
-"""Where events go besides the page: a file, a webhook, an MQTT broker. None of them can hold up the watcher.
+"""Where events go besides the page: a file, a webhook, an MQTT broker. None of them can hold up whoever tells them.
 
 Each sink delivers in a thread of its own, in order, from a bounded queue, and tries again for as long as it takes; when
 its queue is full the oldest events go, and are counted. Delivery is "at least once": an event whose answer was lost is
@@ -44,6 +44,10 @@ class Refused(Exception):  # noqa: N818
     """The other side does not want this event; another try would not help."""
 
 
+class Ended(Exception):  # noqa: N818
+    """Nothing more can be delivered this way. Its sink ends, and keeps this for its owner."""
+
+
 class Delivery(ABC):
     """One way out. All methods are called by one thread."""
 
@@ -59,6 +63,7 @@ class Delivery(ABC):
         Raises:
             Undelivered: not now; the same will be tried again.
             Refused: never.
+            Ended: neither these nor any other.
         """
 
     @abstractmethod
@@ -66,12 +71,20 @@ class Delivery(ABC):
 
 
 class Sink:
-    """A queue and the thread that empties it."""
+    """A queue and the thread that empties it.
+
+    Attributes:
+        ended: why nothing more can be delivered; None while it can.
+    """
 
     def __init__(self, delivery: Delivery, *, most: int = WAITING_MOST) -> None:
         self.delivered = 0
         self.dropped = 0
         self.refused = 0
+        self.ended: Ended | None = None
+        self._dropping = False
+        self._said = 0
+        """How many of the dropped the log knows of."""
         self._delivery = delivery
         self._most = most
         self._waiting: deque[bytes] = deque()
@@ -86,21 +99,25 @@ class Sink:
             if len(self._waiting) >= self._most:
                 self._waiting.popleft()
                 self.dropped += 1
-                if self.dropped == 1 or self.dropped % 1000 == 0:
-                    log.error("%s takes no events: %d were dropped so far", self._delivery.name, self.dropped)
+                if not self._dropping or self.dropped % 1000 == 0:
+                    self._say_dropped("takes too few events")
+                self._dropping = True
             self._waiting.append(line)
             self._changed.notify()
 
-    def close(self, within_s: float) -> None:
-        """Deliver what waits, for so long; what is left then is counted and said."""
+    def close(self, within_s: float) -> int:
+        """Deliver what waits, for so long; what is left then is counted, said and returned."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join(within_s)
         with self._changed:
             left = len(self._waiting)
+            if self.dropped > self._said:
+                self._say_dropped("is closed")
         if left:
             log.error("%s was not given the last %d events", self._delivery.name, left)
+        return left
 
     def _work(self) -> None:
         pause = FIRST_PAUSE_S
@@ -118,6 +135,9 @@ class Sink:
             except Refused as error:
                 self.refused += len(lines)
                 log.error("%s", error)  # noqa: TRY400  (the sentence says it)
+            except Ended as error:
+                self.ended = error
+                break
             else:
                 self.delivered += len(lines)
                 if pause != FIRST_PAUSE_S:
@@ -131,7 +151,7 @@ class Sink:
         """Deliver, where nothing that a library raises ends this thread: nobody would see that events wait for ever."""
         try:
             self._delivery.deliver(lines)
-        except (Undelivered, Refused):
+        except (Undelivered, Refused, Ended):
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
@@ -150,6 +170,13 @@ class Sink:
             for line in lines:
                 if self._waiting and self._waiting[0] is line:
                     self._waiting.popleft()
+            if self._dropping and len(self._waiting) <= self._most // 2:  # a full queue with one place free drops on
+                self._dropping = False
+                self._say_dropped("has room again")
+
+    def _say_dropped(self, how: str) -> None:
+        self._said = self.dropped
+        log.error("%s %s; dropped so far: %d", self._delivery.name, how, self.dropped)
 
     def _rest(self, seconds: float) -> None:
         """Wait before the next try; when closing, that is at once, and the last."""

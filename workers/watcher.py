@@ -52,7 +52,8 @@ EVENTS_KEPT = 200
 SETTLE_S = 1.0
 """How long after the latest that scores may come they are still waited for."""
 SILENCE_S, LAST_REPORTS_S = 0.2, 1.0
-SINKS_CLOSE_S = 3.0
+SINKS_CLOSE_S = 1.5
+"""With ``LAST_REPORTS_S`` it is less than the supervisor gives us, so that we can still say what is left."""
 
 
 def run(setting: Setting, context: Context, link: Link) -> None:
@@ -179,7 +180,7 @@ class Watcher:
     def _hear_out(self) -> None:
         """What had been sent before the order to stop; for a bounded time."""
         deadline = time.monotonic() + LAST_REPORTS_S
-        while time.monotonic() < deadline and self._reports.poll(round(SILENCE_S * 1000)):
+        while (left := deadline - time.monotonic()) > 0 and self._reports.poll(round(min(SILENCE_S, left) * 1000)):
             self._receive()
 
     # -- tell ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 from stage import CLIP_S, Stage, stage, told
 
-from clipmux.engine.messages import Failed
+from clipmux.engine.messages import Failed, Goodbye, Stop
+from clipmux.engine.processes import INTERRUPTED_STOP_S
 from clipmux.engine.streams import LiveConfig
 
 
@@ -130,6 +133,26 @@ def test_garbage_is_refused_and_counted(tmp_path: Path) -> None:
         play.clip(0, 0.9)
         play.events(1)
         assert play.stop("watcher")["refused"] == 4
+
+
+def test_what_a_webhook_that_hangs_was_not_given_is_said_before_the_supervisor_loses_patience(tmp_path: Path) -> None:
+    """Although reports keep coming after the order to stop, and are heard out as long as any may be."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        webhook = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with stage(tmp_path, webhook=webhook) as play:
+            play.streams([told(0, "door")])
+            play.state(0)
+            play.clip(0, 0.9)
+            play.events(1)
+            play.tell("watcher", Stop())
+            ordered, left = time.monotonic(), False
+            while not left:
+                play.state(0)
+                left = any(isinstance(message, Goodbye) for _, message in play.listen(0.05))
+                assert time.monotonic() - ordered < INTERRUPTED_STOP_S
+            assert play.children.pop("watcher").reap() == 0
+            assert time.monotonic() - ordered < INTERRUPTED_STOP_S
+            assert f"--webhook {webhook.rstrip('/')} was not given the last 2 events" in play.log.read_text()
 
 
 @pytest.mark.parametrize(

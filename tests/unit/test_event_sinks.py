@@ -23,6 +23,7 @@ from clipmux.workers import event_sinks
 from clipmux.workers.event_sinks import (
     Address,
     Delivery,
+    Ended,
     FileDelivery,
     MqttDelivery,
     Sink,
@@ -107,8 +108,49 @@ def test_closing_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> Non
     sink = Sink(Stubborn())
     for line in numbered(3):
         sink.put(line)
-    sink.close(5)
+    assert sink.close(5) == 3
     assert "stubborn was not given the last 3 events" in caplog.text
+
+
+def test_the_log_says_how_many_were_dropped_when_there_is_room_again_and_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stubborn = Stubborn()
+    sink = Sink(stubborn, most=10)
+
+    def dropped() -> list[str]:
+        return [record.message for record in caplog.records if "dropped" in record.message]
+
+    for line in numbered(25):
+        sink.put(line)
+    assert dropped() == ["stubborn takes too few events; dropped so far: 1"]
+    stubborn.willing.set()
+    wait_for(lambda: sink.delivered == 10)
+    assert dropped()[1:] == ["stubborn has room again; dropped so far: 15"]
+    stubborn.willing.clear()
+    for line in numbered(1012):
+        sink.put(line)
+    assert dropped()[2:] == [f"stubborn takes too few events; dropped so far: {count}" for count in (16, 1000)]
+    assert sink.close(5) == 10
+    assert dropped()[4:] == ["stubborn is closed; dropped so far: 1017"]
+
+
+def test_a_way_out_that_ends_is_not_tried_again_and_its_owner_can_see_why() -> None:
+    class Short(Stubborn):
+        def deliver(self, lines: list[bytes]) -> None:
+            if self.got:
+                raise Ended("no more")
+            super().deliver(lines)
+
+    short = Short()
+    short.willing.set()
+    sink = Sink(short)
+    for line in numbered(3):
+        sink.put(line)
+    wait_for(lambda: sink.ended)
+    assert str(sink.ended) == "no more"
+    assert sink.close(5) == 2
+    assert (short.got, sink.delivered, sink.refused) == (numbered(1), 1, 0)
 
 
 def test_an_unexpected_error_is_said_once_and_does_not_end_a_sink(caplog: pytest.LogCaptureFixture) -> None:
