@@ -40,6 +40,8 @@ HIDDEN = "***"
 NAME_MOST = 100
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
+_MISTYPED = re.compile(rf"(?is)^(?:{'|'.join(WHITELISTS)})(?::|\W?//)|^[^:]*:.*@|://")
+"""What a URL keeps of itself when its scheme or slashes are mistyped or forgotten."""
 _SECRET_KEYS = re.compile(r"(?i)([/?&;#][^=&;#]*(?:pass|pwd|token|key|secret|auth|user|login|sig)[^=&;#]*=)[^&;#]*")
 """In the query, and in the path, where some cameras have them."""
 
@@ -192,6 +194,11 @@ def check_scheme(url: str) -> None:
     """
     match = _SCHEME.match(url)
     if match is None:
+        if (mistyped := _url_in_place_of_file(url)) is not None:
+            raise UsageError(
+                f"'{mistyped}' was mistyped, and there is no such file: write a URL with its scheme and both slashes, "
+                "like rtsp://10.0.0.7/cam"
+            )
         return
     if match[1].lower() not in WHITELISTS:
         raise UsageError(
@@ -237,6 +244,19 @@ def url_in_place_of_path(given: str) -> str | None:
     if match is None or os.path.lexists(f"{match[1]}:"):
         return None
     return redacted(f"{match[1]}://{given[match.end() :]}")
+
+
+def _url_in_place_of_file(given: str) -> str | None:
+    """What was given where a URL or a file belongs and is neither, as it may be shown; None for a file.
+
+    >>> _url_in_place_of_file("admin:secret@10.0.0.7/cam")
+    '***@10.0.0.7/cam'
+    """
+    if (url := url_in_place_of_path(given)) is not None:
+        return url
+    if _MISTYPED.search(given) is None or os.path.lexists(given):
+        return None
+    return redacted(f"file://{given}").removeprefix("file://")
 
 
 def streams_of(sources: Sequence[str], **defaults: Any) -> list[StreamConfig]:
@@ -309,8 +329,8 @@ def _of_table(path: Path, number: int, table: Mapping[str, Any]) -> StreamConfig
 def _name(source: str) -> str:
     shown = redacted(source)
     match = _SCHEME.match(shown)
-    if match is None:
-        return (Path(source).stem or source)[:NAME_MOST]
+    if match is None:  # a name is shown too, if only in the sentence that refuses a mistyped URL
+        return (_url_in_place_of_file(source) or Path(source).stem or source)[:NAME_MOST]
     return shown[match.end() :].removeprefix(f"{HIDDEN}@").partition("?")[0].rstrip("/")[:NAME_MOST] or shown
 
 

@@ -227,7 +227,8 @@ def test_with_a_token_nothing_is_shown_without_it(tmp_path: Path) -> None:
         while get(url, "/api/streams/door/thumbnail.jpg", {"Cookie": kept})[0] != 200:
             assert time.monotonic() < deadline
         for path in ("/", "/api/streams"):
-            assert get(url, path, {"Cookie": kept})[0] == 200
+            for cookies in (kept, f'prefs={{"a":1}}; {kept}', f"foo[bar]=1; {kept}; a=b c"):
+                assert get(url, path, {"Cookie": cookies})[0] == 200
         assert get(url, "/", {"Cookie": kept[:-1]})[0] == 401
         connection, answer = feed(url, {"Cookie": kept})
         assert answer.status == 200

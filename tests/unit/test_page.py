@@ -14,10 +14,12 @@ import pytest
 pytest.importorskip("fastapi")
 uvicorn = pytest.importorskip("uvicorn")
 
+from clipmux.engine.errors import UsageError  # noqa: E402
 from clipmux.workers.page import app as app_module  # noqa: E402
 from clipmux.workers.page import process  # noqa: E402
 from clipmux.workers.page.app import FeedResponse, make_app  # noqa: E402
 from clipmux.workers.page.board import EVENTS_KEPT, Board  # noqa: E402
+from clipmux.workers.page.guard import Guard, Http  # noqa: E402
 
 
 def snapshot(*names: str) -> tuple[bytes, bytes]:
@@ -26,6 +28,11 @@ def snapshot(*names: str) -> tuple[bytes, bytes]:
 
 def event(number: int) -> tuple[bytes, bytes]:
     return b"event", json.dumps({"id": number, "stream": "door"}).encode()
+
+
+def history(*numbers: int) -> tuple[bytes, bytes]:
+    events = [{"id": number, "stream": "door"} for number in numbers]
+    return b"history", json.dumps({"at": 1.0, "timelines": {}, "events": events}).encode()
 
 
 async def answered(board: Board, send: Any) -> None:
@@ -145,3 +152,102 @@ def test_what_is_kept_is_bounded_and_goes_with_its_stream() -> None:
     assert [kept["id"] for kept in board.events] == list(range(EVENTS_KEPT, 2 * EVENTS_KEPT))
     board.take(*snapshot("yard"))
     assert set(board.thumbnails) == {"yard"}
+
+
+def test_events_of_a_watcher_whose_clock_was_set_back() -> None:
+    async def run() -> list[int]:
+        board = Board()
+        board.attach(asyncio.get_running_loop())
+        sent: list[bytes] = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message.get("body", b""))
+
+        async def told(count: int) -> None:
+            while sum(b"happened" in part for part in sent) < count:
+                await asyncio.sleep(0.01)
+
+        answering = asyncio.ensure_future(answered(board, send))
+        board.take(*event(1000))
+        board.take(*event(1001))
+        await asyncio.wait_for(told(2), 10)
+        board.take(*history())  # another watcher; nothing has happened yet
+        board.take(*event(501))
+        board.take(*history(501))
+        board.take(*history(501))
+        board.take(*event(502))
+        await asyncio.wait_for(told(4), 10)
+        assert [one["id"] for one in board.events] == [501, 502]
+        assert [[one["id"] for one in board.events_after(number)] for number in (0, 501, 502, 1001)] == [
+            [501, 502],
+            [502],
+            [],
+            [501, 502],
+        ]
+        board.close()
+        await asyncio.wait_for(answering, 10)
+        return [json.loads(part.partition(b"data: ")[2])["id"] for part in sent if b"happened" in part]
+
+    assert asyncio.run(run()) == [1000, 1001, 501, 502]
+
+
+def asked(guard: Guard, query: str = "", **headers: str) -> tuple[int, dict[str, str]]:
+    """Status and headers of an answer."""
+    given = {"host": "localhost", **headers}
+    scope = {
+        "type": "http",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
+        "query_string": query.encode(),
+        "raw_path": b"/",
+    }
+    said: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        said.append(message)
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.disconnect"}
+
+    asyncio.run(guard(scope, receive, send))
+    return said[0]["status"], {name.decode(): value.decode() for name, value in said[0]["headers"]}
+
+
+def guarded(token: str) -> Guard:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    return Guard(answer, Http("127.0.0.1", 80, token), 80)
+
+
+@pytest.mark.parametrize(
+    "foreign", ['prefs={"a":1}', "foo[bar]=1", "a=b c", "no-value", '"', "clipmux_80=wrong", "\xe4=\xf6", "=", ""]
+)
+def test_cookies_of_other_programs_of_this_host_do_not_hide_ours(foreign: str) -> None:
+    guard = guarded("correct-horse-battery")
+    ours = asked(guard, "token=correct-horse-battery")[1]["set-cookie"].partition(";")[0]
+    for cookies in (f"{foreign}; {ours}", f"{ours}; {foreign}", f"{foreign};{ours};{foreign}"):
+        assert asked(guard, cookie=cookies)[0] == 200, cookies
+    for cookies in (
+        foreign,
+        f"{foreign}; x{ours}",
+        f"{foreign}; {ours}x",
+        f"{foreign}={ours}",
+        f"clipmux_80; {foreign}",
+    ):
+        assert asked(guard, cookie=cookies)[0] == 401, cookies
+
+
+@pytest.mark.parametrize("token", ["correct+horse+battery", "correct=horse?battery;", "++++++++++++++++"])
+def test_a_token_is_known_in_an_address_as_it_is(token: str) -> None:
+    guard = guarded(token)
+    for query in (f"token={token}", f"token={token.replace('+', '%2B')}"):
+        assert asked(guard, query)[0] == 303, query
+    for query in (f"token={token}+", f"token={token.replace('+', '-')}-", f"token={token}&token={token}", "token="):
+        assert asked(guard, query)[0] == 401, query
+    assert asked(guard, authorization=f"Bearer {token}")[0] == 200
+
+
+@pytest.mark.parametrize("space", " \t\n\u00a0\u2003")
+def test_no_token_has_spaces(space: str) -> None:
+    with pytest.raises(UsageError, match="--token is too weak"):
+        Http("127.0.0.1", 80, f"correct{space}horse{space}battery")

@@ -172,17 +172,68 @@ def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
     assert redacted(url) == shown
 
 
+MISTYPED = [
+    ("rtsp:/admin:secret@10.0.0.7/cam", "rtsp://***@10.0.0.7/cam"),
+    ("rtsp:/admin:secret@10.0.0.7", "rtsp://***@10.0.0.7"),
+    ("https:/a/b?token=secret", "https://a/b?token=***"),
+    ("rtsp:admin:secret@10.0.0.7/cam", "***@10.0.0.7/cam"),
+    ("rtsp//admin:secret@10.0.0.7/cam", "***@10.0.0.7/cam"),
+    ("RTSP;//secret@10.0.0.7/cam", "***@10.0.0.7/cam"),
+    (" rtsp://10.0.0.7/cam?token=secret", " rtsp://10.0.0.7/cam?token=***"),
+    ("admin:secret@10.0.0.7", "***@10.0.0.7"),
+]
+
+
+@pytest.mark.parametrize(("url", "shown"), MISTYPED)
+def test_a_mistyped_url_is_not_taken_for_a_file(
+    url: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the command line, in Python, in a file read at the start or on SIGHUP: nothing of it but this is shown."""
+    monkeypatch.chdir(tmp_path)
+    file = written(tmp_path, f'[[stream]]\nurl = "{url}"\n')
+    for make in (lambda: StreamConfig("door", url), lambda: streams_of([url]), lambda: read_streams(file)):
+        with pytest.raises(UsageError) as caught:
+            make()
+        assert f"'{shown}' was mistyped" in str(caught.value)
+        assert "secret" not in str(caught.value)
+    for wrong in ("\n", "\0"):  # refused for something else, and its name is made of it
+        with pytest.raises(UsageError) as caught:
+            streams_of([url + wrong])
+        assert "secret" not in str(caught.value)
+    (tmp_path / "rtsp:").mkdir()  # makes no path of what is not in it
+    with pytest.raises(UsageError) as caught:
+        streams_of([url])
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["12:00@door.mp4", "rtsp:door.mp4", "s3:/door.mp4"])
+def test_a_file_that_is_there_is_one_whatever_it_is_called(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).touch()
+    (stream,) = streams_of([name])
+    assert (stream.scheme, stream.shown, stream.name) == ("file", name, Path(name).stem)
+
+
 secret = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=6).map(lambda text: f"Q7{text}Z9")
 
 
 @given(secret, secret, st.sampled_from(["rtsp", "http", "gopher"]))
 def test_no_password_is_ever_shown(user: str, password: str, scheme: str) -> None:
     """Neither of a stream nor of what is refused: many a character of a password makes a URL unusable."""
-    for url in (f"{scheme}://{user}:{password}@host/cam", f"{scheme}://{password}@host/cam?x=1"):
-        assert password not in redacted(url)
+    urls = [f"{scheme}://{user}:{password}@host/cam", f"{scheme}://{password}@host/cam?x=1"]
+    assert not any(password in redacted(url) for url in urls)
+    for url in (
+        *urls,
+        f"{scheme}:/{user}:{password}@host/cam",
+        f"{scheme}:/{password}@host",
+        f"{user}:{password}@host",
+    ):
         said = ""
         try:
-            stream = StreamConfig("a", url)
+            (stream,) = streams_of([url])
             said += repr(stream) + repr(stream.told(1))
         except UsageError as error:
             said += str(error)

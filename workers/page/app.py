@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 CLIENTS_MOST = 32
 """Pages that are shown at once; another is asked to come back later."""
+SINCE = (
+    "Only events whose `id` is above this. All events if no `id` is as high: "
+    "clipmux has begun anew since, after the clock was set back."
+)
 FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -47,9 +51,9 @@ def make_app(board: Board) -> FastAPI:
         return Response(board.snapshot, media_type="application/json")
 
     @app.get("/api/events", responses={200: {"model": Events}}, response_class=Response)
-    async def events(since: int = Query(0, ge=0, description="Only events whose `id` is above this.")) -> Response:
+    async def events(since: int = Query(0, ge=0, description=SINCE)) -> Response:
         """The latest events, oldest first; ask with the last `id` for those that came after it."""
-        return JSONResponse({"events": [event for event in board.events if event["id"] > since]})
+        return JSONResponse({"events": board.events_after(since)})
 
     @app.get("/api/streams/{name:path}/thumbnail.jpg", response_class=Response)
     async def thumbnail(name: str) -> Response:

@@ -81,6 +81,12 @@ class Board:
     def listeners(self) -> int:
         return len(self._news)
 
+    def events_after(self, number: int) -> list[dict[str, Any]]:
+        """Events above a number; all of them if it is above all: the clock was set back, and a watcher began anew."""
+        if self.events and self.events[-1]["id"] < number:
+            return list(self.events)
+        return [event for event in self.events if event["id"] > number]
+
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         """In the event loop, once there is one; until then nobody else looks."""
         if self._loop is None:
@@ -108,6 +114,8 @@ class Board:
     def _history(self, timelines: dict[str, list[Any]], events: list[dict[str, Any]]) -> None:
         self.timelines = timelines
         self.history_version += 1
+        if events and self.events and events[-1]["id"] < self.events[-1]["id"]:
+            self.events.clear()  # of a watcher before, whose clock was ahead: nothing new would be above them
         self._happened(events)
 
     def _tell(self) -> None:
@@ -122,7 +130,7 @@ async def news_of(board: Board, gone: asyncio.Future[None]) -> AsyncGenerator[by
         version = history_version = last_event = 0
         while not gone.done() and not board.closed:
             news.clear()
-            for event in [event for event in board.events if event["id"] > last_event]:
+            for event in board.events_after(last_event):
                 last_event = event["id"]
                 yield _message("happened", json.dumps(event, ensure_ascii=False).encode())
             if version != board.version:

@@ -8,7 +8,7 @@ const HUES = [172, 28, 262, 205, 345, 95, 48, 310, 225, 140, 8, 285];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const byId = (id) => document.getElementById(id);
 const tiles = new Map(); // by stream name
-let heardAt = 0, lastEvent = 0;
+let heardAt = 0, lastEvent = 0, toldAgain = [];
 
 // --- small things --------------------------------------------------------------------------------
 
@@ -196,6 +196,18 @@ function showTotals(totals) {
 
 // --- events --------------------------------------------------------------------------------------
 
+// A new connection tells all events again, up to the last one shown or beyond. If they end below it, clipmux has begun
+// anew after the clock was set back, and they are new.
+function hearEvent(event) {
+  if (event.id <= lastEvent) toldAgain.push(event);
+  else { toldAgain = []; showEvent(event); }
+}
+
+function hearNoMoreEvents() {
+  if (toldAgain.length && toldAgain[toldAgain.length - 1].id < lastEvent) toldAgain.forEach(showEvent);
+  toldAgain = [];
+}
+
 function showEvent(event) {
   lastEvent = event.id;
   byId("no-events").hidden = true;
@@ -249,10 +261,12 @@ function listen() {
     take(JSON.parse(message.data));
   });
   on("snapshot", (snapshot) => { showTotals(snapshot.totals); showStreams(snapshot.streams); });
-  on("history", (timelines) => {
+  on("history", (timelines) => { // events come before it
+    hearNoMoreEvents();
     for (const [name, entries] of Object.entries(timelines)) tiles.get(name)?.addToTimeline(entries);
   });
-  on("happened", (event) => { if (event.id > lastEvent) showEvent(event); }); // a new connection tells old ones again
+  on("happened", hearEvent);
+  source.addEventListener("open", () => { toldAgain = []; }); // else one that breaks again and again would fill it
   source.addEventListener("error", () => {
     if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
     source.close();

@@ -53,7 +53,7 @@ class Snapshot(BaseModel):
 
 
 class HappenedEvent(BaseModel):
-    id: int = Field(description="Rises with every event, also when clipmux begins anew.")
+    id: int = Field(description="Rises with every event, also when clipmux begins anew, unless the clock was set back.")
     stream: str
     event: str = Field(description="started or ended.")
     label: str
