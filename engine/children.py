@@ -102,6 +102,9 @@ class Child:
     def reap(self) -> int | None:
         """Wait for its end, which its standard output has announced or a kill has caused.
 
+        After a kill it has so much time, whenever this is called: many that the kernel cannot end are all waited for at
+        the same time.
+
         Returns:
             Its exit status; None if the kernel holds it in a call that does not return, of a disk or a device. That of
             one elsewhere is not known: 0.
@@ -109,12 +112,14 @@ class Child:
         if self.process is None:
             self.status = 0
             return 0
-        try:
-            self.process.wait(timeout=REAP_S)
-        except subprocess.TimeoutExpired:  # its standard output is closed, but it lives on
-            self.process.kill()
+        if self.killed is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=REAP_S)
+            if self.process.returncode is None:  # its standard output is closed, but it lives on
+                self.kill()
+        if self.killed is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=max(0.0, self.killed + REAP_S - time.monotonic()))
         status = self.status = self.process.returncode
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
