@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 CUT_OFF = 71
 """Exit status of a child that has lost a connection to its engine: what was on its way is lost, unnoticed by others."""
 
+LAST_WORDS_MOST = 4000
+"""Characters of an error that the supervisor is told: the longest path, or a few sentences."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -92,19 +95,27 @@ def main(module: str, told: dict[str, Any]) -> None:
         role = cast(Role, importlib.import_module(module))
         role.run(setting, context, link)
     except ClipmuxError as error:
-        link.send(Failed(str(error), usage=isinstance(error, UsageError)))
+        link.send(Failed(last_words(str(error)), usage=isinstance(error, UsageError)))
         status = 1
     except Exception as error:
         if setting.addresses.gone:
             _leave(ORPHANED)  # the first to hear of the supervisor's death has removed it, whatever the error says
         log.exception("an unexpected error ends this process")
-        link.send(Failed(f"{type(error).__name__}: {error} (the log has more)"[:4000]))
+        link.send(Failed(last_words(f"{type(error).__name__}: {error}", " (the log has more)")))
         status = 1
     link.close()
     context.destroy()
     with contextlib.suppress(OSError):  # the disk of the log is full
         sys.stderr.flush()
     _leave(status)
+
+
+def last_words(why: str, remark: str = "") -> str:
+    """A text that can be sent, whatever it quotes: names of files may hold halves of characters, and be long."""
+    why = why.encode(errors="backslashreplace").decode()
+    if len(why) > LAST_WORDS_MOST:
+        why = f"{why[:LAST_WORDS_MOST]}…"
+    return why + remark
 
 
 def _leave(status: int) -> NoReturn:

@@ -26,7 +26,10 @@ Tag = TypeVar("Tag")
 
 @dataclass(frozen=True)
 class Result(Generic[Tag]):
-    """A batch's clip scores, float32 ``[N, classes]``; how long the device took, from when on, and which runner."""
+    """A batch's clip scores, float32 ``[N, classes]``; how long the device took, from when on, and which runner.
+
+    A clip may have scores that are no numbers: what that means for its video, the collector says.
+    """
 
     tag: Tag
     scores: npt.NDArray[np.float32]
@@ -51,6 +54,8 @@ class Device(Generic[Tag]):
         self._staging: list[npt.NDArray[np.uint8]] = [np.full(shape, 128, np.uint8) for _ in range(self.places)]
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._proved = False
+        """A batch has come back whose scores are all numbers."""
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._runners = [backend.open_runner() for _ in range(backend.runners)]
@@ -97,7 +102,7 @@ class Device(Generic[Tag]):
         """The batches that are done, without waiting.
 
         Raises:
-            ClipmuxError: the device failed.
+            ClipmuxError: the device failed, or the first batch has scores that are no numbers.
         """
         try:
             os.read(self._wake_read, 4096)
@@ -108,9 +113,11 @@ class Device(Generic[Tag]):
             staging, outcome = self._results.get()
             self._staging.append(staging)
             if isinstance(outcome, Exception):
-                raise ClipmuxError(
-                    f"the {self._backend.name} backend failed on '{self._backend.device}': {outcome}"
-                ) from outcome
+                raise self._failure(outcome) from outcome
+            if not self._proved:  # later, one clip must not end what all others are in
+                if not np.isfinite(outcome.scores).all():
+                    raise self._failure("it gave scores that are no numbers, check the model's weights")
+                self._proved = True
             results.append(outcome)
         return results
 
@@ -126,6 +133,9 @@ class Device(Generic[Tag]):
         os.close(self._wake_read)
         os.close(self._wake_write)
 
+    def _failure(self, why: object) -> ClipmuxError:
+        return ClipmuxError(f"the {self._backend.name} backend failed on '{self._backend.device}': {why}")
+
     def _work(self, number: int, runner: Runner) -> None:
         while (job := self._jobs.get()) is not None:
             staging, count, tag = job
@@ -136,8 +146,6 @@ class Device(Generic[Tag]):
                 outcome = Result(tag, scores, time.monotonic() - start, start, number)
                 if len(scores) != count:
                     outcome = RuntimeError(f"it gave {len(scores)} results for {count} clips")
-                elif not np.isfinite(scores).all():
-                    outcome = RuntimeError("it gave scores that are no numbers, check the model's weights")
             except Exception as error:
                 outcome = error
             self._calls[number] = 0.0
@@ -146,8 +154,12 @@ class Device(Generic[Tag]):
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Softmax over the last axis, float32 ``[N, classes]``, computed in float64."""
+    """Softmax over the last axis, float32 ``[N, classes]``, computed in float64.
+
+    A row with NaN or plus infinity in it, or of nothing but minus infinity, becomes all NaN; other rows are as ever.
+    """
     wide = logits.astype(np.float64)
-    powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, as said
+        powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     shares: npt.NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return shares

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from clipmux.engine.errors import VideoError
 from clipmux.engine.messages import Segment
 from clipmux.engine.prediction import ClipPrediction, LabelScore
 
@@ -32,6 +33,7 @@ class VideoScores:
         self._early: dict[int, npt.NDArray[np.float32]] = {}
         self._clips: dict[int, ClipPrediction] = {}
         self._added = 0
+        self._not_finite = 0
 
     def __len__(self) -> int:
         """How many different clips were added."""
@@ -43,16 +45,29 @@ class VideoScores:
             return
         if self._per_clip:
             self._clips[index] = ClipPrediction(segment, top(scores, self._labels, self._top_k))
+        self._not_finite += not np.isfinite(scores).all()
         self._early[index] = scores
         while self._added in self._early:
             self._sum += self._early.pop(self._added)
             self._added += 1
 
     def mean(self) -> tuple[LabelScore, ...]:
-        """The top labels of the mean over all clips; every clip up to the last must have been added."""
+        """The top labels of the mean over all clips; every clip up to the last must have been added.
+
+        Raises:
+            VideoError: a clip has scores that are no numbers, and so has the mean.
+        """
         if self._early or not self._added:
             raise ValueError(f"clip {self._added} is missing")
-        return top((self._sum / self._added).astype(np.float32), self._labels, self._top_k)
+        mean = (self._sum / self._added).astype(np.float32)
+        if not np.isfinite(mean).all():
+            raise VideoError(
+                "score",
+                "NotFinite",
+                f"the network gave scores that are no numbers for {self._not_finite} of its {self._added} clips: "
+                "check the model's weights and its precision",
+            )
+        return top(mean, self._labels, self._top_k)
 
     def clips(self) -> tuple[ClipPrediction, ...]:
         """The top labels of every clip, in clip order; empty unless ``per_clip``."""

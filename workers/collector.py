@@ -150,10 +150,15 @@ class Collector:
         end = video.end
         if end is None or len(video.scores) < end.clips:
             return
+        try:
+            labels = video.scores.mean()
+        except VideoError as error:
+            self._fail(number, end, error)
+            return
         prediction = Prediction(
             video_id=end.video_id,
             path=end.path,
-            labels=video.scores.mean(),
+            labels=labels,
             clips=end.clips,
             frames=end.frames,
             seconds=end.seconds,
@@ -173,13 +178,16 @@ class Collector:
                 with self._stages.timed("write"):
                     self._journal.write(line, segments)
         except VideoError as error:
-            log.warning("'%s' has failed: %s", prediction.video_id, error)
-            failure = Prediction(prediction.video_id, prediction.path, attempt=prediction.attempt, error=error)
-            self._finish(number, failure)
+            self._fail(number, prediction, error)
             return
         self._open.pop(number, None)
         self._finished.add(number)
         self._link.socket.send_multipart(done)
+
+    def _fail(self, number: int, video: VideoEnd | Prediction, error: VideoError) -> None:
+        """Finish a video whose clips were all scored, and which has failed all the same."""
+        log.warning("'%s' has failed: %s", video.video_id, error)
+        self._finish(number, Prediction(video.video_id, video.path, attempt=video.attempt, error=error))
 
     def _sync(self, *, now: bool) -> None:
         if self._journal and (now or time.monotonic() - self._synced_at >= SYNC_EVERY_S):

@@ -214,7 +214,8 @@ class Watched:
     def _detect(self, clips: Sequence[Seen], unix: float) -> Lines:
         lines: Lines = []
         for clip in clips:
-            lines += self._lines(self._detector.add(clip))
+            if np.isfinite(clip.scores).all():  # else it says nothing, as one that was dropped
+                lines += self._lines(self._detector.add(clip))
         if clips:
             self._mark(unix)
         return lines

@@ -107,7 +107,7 @@ def read_network(core: Any, model: ModelFolder) -> Any:
     """
     try:
         return core.read_model(model.network_path)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # the second where its sentence quotes a path that is no UTF-8
         remedy = "export the model again"
         if model.target != ANY_TARGET:
             remedy = "compile the model again, with this version of OpenVINO"
@@ -164,5 +164,8 @@ def with_normalisation(model: ModelFolder, network: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = str(error)
+    if isinstance(error, UnicodeDecodeError):  # pybind11's, of what OpenVINO said
+        said = error.object.decode(errors="backslashreplace")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -12,12 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+import onnx
 import pytest
 from command import clipmux, lines, results, started, summary
 from PIL import Image
 
 from clipmux.bench.videos import write_short_videos
+from clipmux.engine.model import ModelFolder, write_model
 
 
 def null(model: Path, output: Path, *options: object) -> list[object]:
@@ -93,6 +96,70 @@ def test_a_result_that_no_message_can_hold_fails_its_video_and_no_other(null_mod
         assert "are allowed: give a smaller --top-k, or leave out --per-clip" in failure["message"]
 
 
+@pytest.mark.parametrize("options", [[], ["--per-clip", "--segments"]])
+def test_scores_that_are_no_numbers_fail_their_video_and_no_other(options: list[str], tmp_path: Path) -> None:
+    model = fragile_model(tmp_path / "model")
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(12):
+        grey_video(videos / f"good{number:02}.mp4", [60 + number] * 32)
+    grey_video(videos / "bad.mp4", [255] * 32)
+    grey_video(videos / "partly.mp4", [60] * 48 + [255] * 16)
+    run = tmp_path / "run"
+    for resume in ([], ["--resume"]):
+        done = clipmux("run", videos, "--model", model, "--output", run, *options, *resume)
+        assert done.returncode == 3, done.stderr
+        assert len(lines(run / "results.jsonl")) == 12
+        failures = lines(run / "failures.jsonl")
+        for name, clips in (("bad", "2 of its 2"), ("partly", "1 of its 4")):
+            assert (failures[name]["stage"], failures[name]["error"]) == ("score", "NotFinite")
+            assert f"no numbers for {clips} clips: check" in failures[name]["message"]
+        assert len(failures) == 2
+    written = {path.name: path.read_text() for path in run.iterdir()}
+    assert ("segments.jsonl" in written) == bool(options)
+    assert not any("NaN" in text for text in written.values())
+    assert "Traceback" not in written["run.log"]
+    assert "RuntimeWarning" not in written["run.log"]
+
+
+def test_a_network_that_gives_no_numbers_for_the_empty_clip_is_refused_at_once(
+    few_videos: Path, tmp_path: Path
+) -> None:
+    model = fragile_model(tmp_path / "model", bound=-2)
+    done = clipmux("run", few_videos, "--model", model, "--output", tmp_path / "run")
+    assert done.returncode == 1, done.stderr
+    assert "it gave scores that are no numbers, check the model's weights" in done.stderr
+    assert "restarts" not in done.stderr
+
+
+def fragile_model(folder: Path, *, bound: float = 0.9) -> Path:
+    """A model folder whose network gives NaN for a clip that is brighter than a bound, −1…1."""
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3, 4], keepdims=0),
+        onnx.helper.make_node("Sub", ["bound", "mean"], ["left"]),
+        onnx.helper.make_node("Sqrt", ["left"], ["y"]),
+    ]
+    clips = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 16, 112, 112])
+    scores = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3])
+    value = onnx.numpy_helper.from_array(np.array([bound], np.float32), "bound")
+    graph = onnx.helper.make_graph(nodes, "fragile", [clips], [scores], [value])
+    network = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    folder.mkdir()
+    onnx.save(network, folder / "model.onnx")
+    return write_model(ModelFolder(path=folder, name="fragile", network="model.onnx", labels=("a", "b", "c"))).path
+
+
+def grey_video(path: Path, values: list[int]) -> None:
+    """One frame of this grey after another."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for value in values:
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), value, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode())
+
+
 def bad_inputs(folder: Path, good: Path) -> dict[str, str]:
     """One of each bad kind; by name, what its failure must mention."""
     folder.mkdir()
@@ -124,8 +191,6 @@ def bad_inputs(folder: Path, good: Path) -> dict[str, str]:
 
 
 def sound_only(path: Path) -> None:
-    import av
-
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -227,6 +292,18 @@ def test_wrong_usage_stops_with_one_sentence(
     assert mention in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_whose_name_is_no_utf8_changes_no_sentence(few_videos: Path, null_model: Path, tmp_path: Path) -> None:
+    """The network cannot be read: what OpenVINO says of it quotes the folder, and so does the child that says so."""
+    model = tmp_path / os.fsdecode(b"m\xe9")
+    shutil.copytree(null_model, model)
+    done = clipmux("run", few_videos, "--model", model, "--output", tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    assert "OpenVINO cannot read" in done.stderr
+    assert r"m\udce9/model.onnx' (Unable to read the model: " in done.stderr
+    assert ": export the model again" in done.stderr
+    assert "the log has more" not in done.stderr
 
 
 def test_two_videos_of_one_name_are_refused_unless_named_by_path(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipmux.engine.errors import VideoError
 from clipmux.engine.messages import Segment
 from clipmux.engine.prediction import LabelScore
 from clipmux.workers.aggregate import VideoScores, top
@@ -85,6 +86,16 @@ def test_clips_are_in_order_with_their_own_segments_and_labels() -> None:
 def test_a_mean_needs_every_clip(order: list[int], missing: int) -> None:
     with pytest.raises(ValueError, match=f"clip {missing} is missing"):
         collected(some_scores(4, 0), order).mean()
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_mean_that_is_no_number_is_no_prediction(bad: float, order: list[int]) -> None:
+    scores = some_scores(4, 0)
+    scores[1] = scores[3, 2] = bad
+    with pytest.raises(VideoError, match="no numbers for 2 of its 4 clips: check the model's weights") as raised:
+        collected(scores, order, per_clip=True).mean()
+    assert (raised.value.stage, raised.value.kind) == ("score", "NotFinite")
 
 
 def test_of_equal_scores_the_lower_class_comes_first() -> None:

@@ -123,3 +123,13 @@ def test_latency_is_that_of_the_last_minute_and_all_memory_is_bounded() -> None:
     assert len(stream.timeline(UNIX + now)) < TIMELINE_S / BUCKET_S + 1
     assert stream.view(now + 100)["latency_s"] is None
     assert stream.timeline(UNIX + now + TIMELINE_S + BUCKET_S) == []
+
+
+def test_scores_that_are_no_numbers_start_and_end_nothing() -> None:
+    stream = watched()
+    assert scored(stream, 0, float("nan"), now=1.0) == []
+    assert [line["label"] for line in scored(stream, 1, 0.9, now=2.0)] == ["moving"]
+    assert scored(stream, 2, float("nan"), now=3.0) == []
+    assert stream.view(3.0)["labels"][0]["label"] == "moving"
+    lines = scored(stream, 3, 0.1, now=4.0)
+    assert [line["end_s"] for line in lines if (line["event"], line["label"]) == ("ended", "moving")] == [2.0]
