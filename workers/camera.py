@@ -171,7 +171,7 @@ class Camera:
     # -- one frame -----------------------------------------------------------------------------------------------------
 
     def _take(self, received: Received) -> None:
-        frame, at = received
+        frame, at = received.frame, received.at
         self._at = at
         seconds = frame.seconds or 0.0
         self._count("frames")

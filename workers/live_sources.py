@@ -6,6 +6,7 @@ out as a ``SourceError``, whose sentence holds no credentials.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -34,8 +35,15 @@ BEHIND_S = 2.0
 """A camera process that is further behind its camera than this …"""
 BEHIND_FOR_S = 5.0
 """… for so long connects anew, and what had piled up is gone."""
-DRIFT = 0.001
-"""Camera clocks may run slow by this share of the time before it looks like falling behind."""
+SLOW_CLOCK = 0.25
+"""A clock may lose this share of the time that was spent waiting for packets, when nothing was queued, before it looks
+like falling behind: one that stamps 1/25 s on each of 24 frames a second loses 4%."""
+IDLE = 0.05
+"""Without times of a camera's own: who waits for packets for a smaller share of the time does not keep up."""
+NO_TIMES = 0x80
+"""libav's ``AVFMT_NOTIMESTAMPS``, a flag of formats (avformat.h)."""
+FIRST_PICTURE_S = 120.0
+"""A stream that is joined midway has its first picture with the next keyframe; one in a minute is rare, but there."""
 
 
 class SourceError(ClipmuxError):
@@ -43,10 +51,25 @@ class SourceError(ClipmuxError):
 
 
 class Received(NamedTuple):
-    """A frame, and when it was there (``time.monotonic()`` seconds): read from the network, or due."""
+    """A frame, and when it was there (``time.monotonic()`` seconds): read from the network, or due.
+
+    Args:
+        waited: seconds of waiting for packets since the frame before it; 0 where nothing is waited for.
+        timed: its presentation time is the source's own, not that of its arrival.
+    """
 
     frame: Frame
     at: float
+    waited: float = 0.0
+    timed: bool = True
+
+
+class _Came(NamedTuple):
+    """A packet, when it was read, and how long that was waited for."""
+
+    packet: Packet[VideoStream]
+    at: float
+    waited: float
 
 
 Tick = Callable[[], None]
@@ -72,7 +95,7 @@ def open_source(
     Args:
         stream: where from.
         live: how.
-        tick: called while it waits.
+        tick: called while it waits, and for each packet: a picture may need many.
         completes: asked what the frames are for.
         start_at: asked when a file is to begin.
 
@@ -81,11 +104,11 @@ def open_source(
         VideoError: a file that cannot be decoded; trying again would not help.
     """
     if not is_paced(stream):
-        return keeping_up(_of_network(stream, live, completes))
+        return keeping_up(_of_network(stream, live, tick, completes))
     if stream.scheme == "file":
         frames = _of_file(Path(stream.url), loop=live.loop)
         return _paced(frames, live.pace, live.max_latency_s, tick, completes, start_at)
-    frames = (received.frame for received in _of_network(stream, live, lambda: None))
+    frames = (received.frame for received in _of_network(stream, live, tick, lambda: None))
     return _paced(frames, 1.0, live.max_latency_s, tick, completes, start_at)
 
 
@@ -133,7 +156,7 @@ def _paced(
         yield Received(frame, due)
 
 
-def _of_network(stream: StreamConfig, live: LiveConfig, completes: Completes) -> Iterator[Received]:
+def _of_network(stream: StreamConfig, live: LiveConfig, tick: Tick, completes: Completes) -> Iterator[Received]:
     """What a camera sends, each frame as soon as it is decoded; damaged pictures are left out."""
     try:
         container = _open(stream, live)
@@ -147,19 +170,39 @@ def _of_network(stream: StreamConfig, live: LiveConfig, completes: Completes) ->
         video = container.streams.video[0]
         codec = video.codec_context
         codec.thread_count, codec.thread_type = 1, "NONE"
-        base = float(video.time_base or 0)
+        base = float(video.time_base or 0) if has_times(container.format) else None
         connected = time.monotonic()
-        for packet, at in _in_groups(_packets(container, video), base, completes):
-            try:
+        pictured, waited = False, 0.0
+        for packet, at, waited_for_it in _in_groups(_packets(container, video), base, completes):
+            tick()
+            waited += waited_for_it
+            pictures: list[av.VideoFrame] = []
+            with contextlib.suppress(av.FFmpegError):  # lost or garbled packets: the next whole picture will do
                 pictures = codec.decode(packet)
-            except av.FFmpegError:  # lost or garbled packets: the next whole picture will do
-                continue
             for picture in pictures:
-                if picture.is_corrupt:
-                    continue
-                seconds = at - connected if picture.pts is None else picture.pts * base
-                lasts = picture.duration * base if picture.duration else None
-                yield Received(Frame(picture, seconds, lasts), at)
+                if not picture.is_corrupt:
+                    yield _received(picture, base, at, at - connected, waited)
+                    pictured, waited = True, 0.0
+            if not pictured and at - connected > FIRST_PICTURE_S:  # it ticks, so nobody else would give it up
+                raise SourceError(f"has sent no whole picture for {FIRST_PICTURE_S:g} s")
+
+
+def _received(picture: av.VideoFrame, base: float | None, at: float, arrived: float, waited: float) -> Received:
+    """A picture with its own time, or, where it has none, with that of its arrival (seconds since it was connected)."""
+    if base is None or picture.pts is None:
+        return Received(Frame(picture, arrived, None), at, waited, timed=False)
+    return Received(
+        Frame(picture, picture.pts * base, picture.duration * base if picture.duration else None), at, waited
+    )
+
+
+def has_times(form: av.ContainerFormat) -> bool:
+    """Whether a format says when its pictures are to be shown.
+
+    Where it does not (MJPEG over HTTP, bare H.264), libav counts the pictures as if there were 25 a second. It says so
+    itself of all but its formats of images in a row.
+    """
+    return not form.flags & NO_TIMES and not form.name.endswith("_pipe")
 
 
 def _packets(container: av.container.InputContainer, video: VideoStream) -> Iterator[Packet[VideoStream]]:
@@ -180,25 +223,25 @@ def _packets(container: av.container.InputContainer, video: VideoStream) -> Iter
             yield packet
 
 
-def _in_groups(
-    packets: Iterator[Packet[VideoStream]], base: float, completes: Completes
-) -> Iterator[tuple[Packet[VideoStream], float]]:
-    """Packets and when each came, held back while they complete no clip, for ``TOGETHER_S`` at most.
+def _in_groups(packets: Iterator[Packet[VideoStream]], base: float | None, completes: Completes) -> Iterator[_Came]:
+    """Packets, held back while they complete no clip, for ``TOGETHER_S`` at most; those without times are not.
 
     Once one has come that does, none is held back until the clip is there: pictures may come out in another order.
     """
-    held: list[tuple[Packet[VideoStream], float]] = []
+    held: list[_Came] = []
     latest = -math.inf
+    asked = time.monotonic()
     try:
         for packet in packets:
             now = time.monotonic()
-            held.append((packet, now))
-            seconds = math.inf if packet.pts is None else packet.pts * base
+            held.append(_Came(packet, now, now - asked))
+            seconds = math.inf if base is None or packet.pts is None else packet.pts * base
             latest = seconds if seconds < latest - GAP_S else max(latest, seconds)
             needed = completes()
-            if needed is None or latest >= needed or now - held[0][1] >= TOGETHER_S:
+            if needed is None or latest >= needed or now - held[0].at >= TOGETHER_S:
                 yield from held
                 held.clear()
+            asked = time.monotonic()
     except SourceError:
         yield from held
         raise
@@ -207,22 +250,33 @@ def _in_groups(
 def keeping_up(frames: Iterator[Received]) -> Iterator[Received]:
     """The same frames, until they come late for a while: then this machine does not keep up, and a queue has grown.
 
+    A frame is as late as its arrival is behind what its time says. A camera's clock that runs slow looks the same, but
+    for one thing: who has a queue before it never waits for packets. Of frames without times of their own only that is
+    known.
+
+    Worked example: stamped 1/25 s apart, 24 a second come, and each is waited for for 20 ms of its 42. It seems to come
+    1.7 ms later than the one before it, and 5 ms of that may be its clock's fault: it is in time. Were it not waited
+    for, it would be 2 s late after 50 s.
+
     Raises:
         SourceError: that.
     """
     base: float | None = None
-    before = last_at = behind_since = 0.0
+    before = last_at = behind_since = unwaited = 0.0
     for received in frames:
         seconds, at = received.frame.seconds or 0.0, received.at
         offset = at - seconds
-        if base is None or is_jump(before, seconds):  # its clock tells another time from here on
-            base, behind_since = offset, at
-        base = min(offset, base + DRIFT * (at - last_at))
+        if base is None or (received.timed and is_jump(before, seconds)):  # its clock tells another time from here on
+            base, behind_since, last_at, unwaited = offset, at, at, 0.0
+        base = min(offset, base + SLOW_CLOCK * received.waited)
+        unwaited = max(0.0, unwaited + at - last_at - received.waited / IDLE)
         before, last_at = seconds, at
-        if offset - base <= BEHIND_S:
+        late = offset - base if received.timed else unwaited
+        if late <= BEHIND_S:
             behind_since = at
         elif at - behind_since > BEHIND_FOR_S:
-            raise SourceError(f"is read {offset - base:.1f} s late, so it is connected anew")
+            how = f"is read {late:.1f} s late" if received.timed else "comes faster than it is decoded"
+            raise SourceError(f"{how}, so it is connected anew")
         yield received
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import psutil
 import pytest
 from command import clipmux
@@ -274,9 +277,54 @@ def test_a_camera_whose_pictures_cannot_be_converted_is_tried_again(tmp_path: Pa
         threading.Thread(target=serve, daemon=True).start()
         with running(f"tcp://127.0.0.1:{server.getsockname()[1]}", "--model", "demo") as (process, said):
             until(lambda: len(connected) > 1)
-            assert "cannot be converted to RGB" in said.read_text()
+            until(lambda: "cannot be converted to RGB" in said.read_text())
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_camera_whose_packets_hold_no_pictures_any_more_is_stalled(tmp_path: Path) -> None:
+    """Its process gives signs of life with each packet, and is replaced all the same."""
+    content = io.BytesIO()
+    with (
+        av.open(str(write_video(tmp_path / "a.ts", moving(50)))) as source,
+        av.open(content, "w", format="mpegts") as output,
+    ):
+        video = source.streams.video[0]
+        stream = output.add_stream_from_template(video)
+        packets = [packet for packet in source.demux(video) if packet.size]
+        for packet in packets:
+            packet.stream = stream
+            output.mux(packet)
+        pictures = content.tell()
+        for number in range(3000):
+            # A slice with a picture parameter set that was never sent (ITU-T H.264, 7.3.3): 200.
+            undecodable = av.Packet(b"\0\0\0\1\x41\xc0\x64" + b"\xff" * 300)
+            undecodable.stream, undecodable.time_base = stream, Fraction(1, 25)
+            undecodable.pts = undecodable.dts = 250 + number
+            output.mux(undecodable)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve(connection: socket.socket) -> None:
+            with contextlib.suppress(OSError), connection:  # closed
+                connection.sendall(content.getvalue()[:pictures])
+                for at in range(pictures, len(content.getvalue()), 752):
+                    connection.sendall(content.getvalue()[at : at + 752])
+                    time.sleep(0.02)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):  # closed
+                while True:
+                    threading.Thread(target=serve, args=server.accept()[:1], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with running(url, "--model", "demo", "--stall", 1) as (process, said):
+            until(lambda: "had no new frame for 1 s" in said.read_text())
+            assert ": stalled (" in said.read_text()
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+            assert process.returncode == 0
         server.shutdown(socket.SHUT_RDWR)
 
 

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import math
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from media import moving, write_video
 from PIL import Image
 
+from clipmux.engine.streams import LiveConfig, StreamConfig
+from clipmux.workers import live_sources
 from clipmux.workers.decode import Frame
-from clipmux.workers.live_sources import BEHIND_FOR_S, Received, SourceError, _in_groups, _paced, keeping_up
+from clipmux.workers.live_sources import (
+    BEHIND_FOR_S,
+    Received,
+    SourceError,
+    _in_groups,
+    _paced,
+    has_times,
+    keeping_up,
+    open_source,
+)
 
 BASE = 1 / 90_000
+LIVE = LiveConfig("demo")
 PICTURE = Image.new("RGB", (2, 2))
 
 
@@ -44,7 +62,8 @@ def groups(packets: Iterator[Any], needed: Any) -> list[list[int]]:
             yield packet
 
     with contextlib.suppress(SourceError):
-        for packet, at in _in_groups(watched(), BASE, needed):
+        for packet, at, waited in _in_groups(watched(), BASE, needed):
+            assert waited >= 0
             assert at <= time.monotonic()
             came[-1].append(-1 if packet.pts is None else packet.pts)
     return came
@@ -137,3 +156,128 @@ def test_falling_behind_is_noticed_after_a_jump_too() -> None:
     late = (Received(Frame(PICTURE, number / 10 - 50 * (number > 9), 0.1), number / 5) for number in range(1000))
     with pytest.raises(SourceError, match="late"):
         list(keeping_up(late))
+
+
+def camera(fps: float, *, stamped: float, busy: float, seconds: float = 1800, timed: bool = True) -> Iterator[Received]:
+    """Frames of one who gives ``fps`` and says that it is ``stamped``, read by one who is busy for a share of the time.
+
+    Who would be busy for longer than there is time takes so much longer, and never waits.
+    """
+    interval = max(1.0, busy) / fps
+    for number in range(round(seconds / interval)):
+        at = number * interval
+        frame = Frame(PICTURE, number / stamped if timed else at, None)
+        yield Received(frame, at, (1 - min(1.0, busy)) * interval, timed)
+
+
+@pytest.mark.parametrize("fps", [24.9, 24.0])
+@pytest.mark.parametrize("busy", [0.05, 0.8])
+def test_a_slow_clock_is_not_taken_for_falling_behind(fps: float, busy: float) -> None:
+    assert sum(1 for _ in keeping_up(camera(fps, stamped=25, busy=busy))) == round(1800 * fps)
+
+
+@pytest.mark.parametrize("busy", [1.003, 1.5])
+@pytest.mark.parametrize("fps", [25.0, 24.0])
+def test_who_decodes_a_little_too_slowly_notices(fps: float, busy: float) -> None:
+    with pytest.raises(SourceError, match=r"is read 2\.\d s late|is read [3-9]\.\d s late"):
+        list(keeping_up(camera(fps, stamped=fps, busy=busy)))
+
+
+@pytest.mark.parametrize("fps", [2.0, 10.0, 60.0])
+def test_of_frames_without_times_only_a_queue_is_noticed(fps: float) -> None:
+    idle = camera(fps, stamped=25, busy=0.9, timed=False)
+    assert sum(1 for _ in keeping_up(idle)) == round(1800 * fps)
+    with pytest.raises(SourceError, match="faster than it is decoded"):
+        list(keeping_up(camera(fps, stamped=25, busy=1.1, timed=False)))
+
+
+@pytest.mark.parametrize(
+    ("names", "has"),
+    [
+        (["rtsp", "mpegts", "flv", "mov", "matroska", "hls", "avi", "ogg"], True),
+        (["mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc", "m4v", "mpegvideo"], False),
+    ],
+)
+def test_which_formats_say_when_pictures_are_shown(names: list[str], has: bool) -> None:
+    assert {name: has_times(av.ContainerFormat(name, "r")) for name in names} == dict.fromkeys(names, has)
+
+
+@contextlib.contextmanager
+def serving(content: bytes, *, kind: str | None = None) -> Iterator[int]:
+    """A TCP port at which one who comes is given this, as the answer to a request for ``kind`` if there is one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # who reads has gone
+                connection, _ = server.accept()
+                with connection:
+                    if kind is not None:
+                        while b"\r\n\r\n" not in connection.recv(65536):
+                            pass
+                        head = f"HTTP/1.0 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n"
+                        connection.sendall(head.encode())
+                    connection.sendall(content)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(30)
+
+
+def encoded(codec: str, pix_fmt: str, count: int) -> list[bytes]:
+    """Packets of a bare stream that is said to have 25 pictures a second."""
+    encoder: Any = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, pix_fmt, Fraction(1, 25)
+    packets = []
+    for number, pixels in enumerate(moving(count)):
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt)
+        frame.pts = number
+        packets += encoder.encode(frame)
+    return [bytes(packet) for packet in [*packets, *encoder.encode(None)]]
+
+
+@pytest.mark.parametrize("kind", ["multipart/x-mixed-replace;boundary=next", "video/x-motion-jpeg", "video/mp4v-es"])
+def test_pictures_of_a_format_without_times_have_those_of_their_arrival(kind: str) -> None:
+    """libav would give each of them 1/25 s, however many there are in a second."""
+    if kind == "video/mp4v-es":
+        content = b"".join(encoded("mpeg4", "yuv420p", 100))
+    else:
+        head = b"--next\r\nContent-Type: image/jpeg\r\n\r\n" if "multipart" in kind else b""
+        content = b"".join(head + jpeg + b"\r\n" * bool(head) for jpeg in encoded("mjpeg", "yuvj420p", 100))
+    frames: list[Received] = []
+    with serving(content, kind=kind) as port, pytest.raises(SourceError, match="has ended"):
+        frames.extend(open_source(StreamConfig("cam", f"http://127.0.0.1:{port}/"), LIVE, lambda: None))
+    assert len(frames) > 90
+    connected = frames[0].at - (frames[0].frame.seconds or 0.0)
+    for received in frames:
+        assert received.frame.seconds == pytest.approx(received.at - connected, abs=1e-6)
+        assert received.frame.duration is None
+        assert not received.timed
+
+
+def joined_midway(folder: Path, *, until: int | None) -> bytes:
+    """A transport stream of 100 pictures whose second keyframe is the 61st, from the 10th to that before ``until``."""
+    options = {"x264-params": "keyint=60:min-keyint=60:scenecut=0:bframes=0"}
+    whole = write_video(folder / "whole.ts", moving(100), gop=60, options=options)
+    path = folder / "midway.ts"
+    with av.open(str(whole)) as source, av.open(str(path), "w", format="mpegts") as output:
+        video = source.streams.video[0]
+        stream = output.add_stream_from_template(video)
+        for number, packet in enumerate(packet for packet in source.demux(video) if packet.size):
+            if number >= 10 and (until is None or number < until):
+                packet.stream = stream
+                output.mux(packet)
+    return path.read_bytes()
+
+
+def test_who_waits_for_the_first_picture_says_that_it_is_alive(tmp_path: Path) -> None:
+    ticks: list[None] = []
+    with serving(joined_midway(tmp_path, until=None)) as port:
+        next(open_source(StreamConfig("cam", f"tcp://127.0.0.1:{port}"), LIVE, lambda: ticks.append(None)))
+    assert len(ticks) > 50
+
+
+def test_who_never_sees_a_picture_connects_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_sources, "FIRST_PICTURE_S", 0.0)
+    with serving(joined_midway(tmp_path, until=60)) as port, pytest.raises(SourceError, match="no whole picture"):
+        next(open_source(StreamConfig("cam", f"tcp://127.0.0.1:{port}"), LIVE, lambda: None))
