@@ -25,7 +25,8 @@ from clipmux.workers.sources import Video
 
 from .baselines.way import cpu_seconds
 from .costs import Costs, Pace
-from .end_to_end import Run, one_run, point, run_videos_of
+from .decoding import common_size
+from .end_to_end import Run, one_run, points, run_videos_of
 from .engine_cost import EngineCosts, engine_costs
 from .measure import Measurement, alternate, cores, points_table, say_load
 from .natural import Kind
@@ -96,14 +97,17 @@ def agreement(
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
         videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
+        measurement.videos = {"size": common_size(videos)}
         grid = {}
-        for (config, model), decoders in itertools.product(zip(configs, models, strict=True), workers):
+        for (config, model, at), decoders in itertools.product(
+            zip(configs, models, points(models, configs), strict=True), workers
+        ):
             there = dataclasses.replace(config, workers=decoders)
-            grid[f"{model.path}: {decoders} decoders"] = (model, there)
+            grid[f"{model.path}: {decoders} decoders"] = (at, there)
         ways = {name: partial(side_by_side, config, videos, alone_s) for name, (_, config) in grid.items()}
         pairs = alternate(ways, repeats, say=status.update)
-    for name, (model, config) in grid.items():
-        _add(measurement, pairs[name], {**point(model, config), "workers": config.workers})
+    for name, (at, config) in grid.items():
+        _add(measurement, pairs[name], {**at, "workers": config.workers})
     _show(measurement, console)
     return measurement
 

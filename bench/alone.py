@@ -13,11 +13,14 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from clipmux.engine.backends import choose, keep_to_cores, open_backend
+from clipmux.engine.backends import Runner, choose, keep_to_cores, open_backend
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.device import softmax
 from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
@@ -124,15 +127,41 @@ def _inference(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[
 
 
 def _first(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[str, Any]:
-    """Load the model, decode one video, and classify it: the least that a first prediction takes."""
+    """Load the model, decode the first video that can be, and classify it: the least that a first prediction takes.
+
+    All runners share its clips, as in a run. ``lost_s`` went into videos before it that failed.
+    """
     begin()
     model = read_model(config.model)
     backend = _backend(config, model)
-    runner = backend.open_runner()
-    clips = list(_clips(Video.from_dict(asked["videos"][0]), model, config.stride, _preprocess(config, model)))
-    size = backend.preferred_batch
-    scores = [softmax(runner.infer(np.stack(clips[at : at + size]))) for at in range(0, len(clips), size)]
-    return {"clips": len(clips), "best": int(np.concatenate(scores).mean(0).argmax())}
+    runners = [backend.open_runner() for _ in range(backend.runners)]
+    began = time.perf_counter()
+    for video in asked["videos"]:
+        lost_s = time.perf_counter() - began
+        try:
+            clips = list(_clips(Video.from_dict(video), model, config.stride, _preprocess(config, model)))
+        except VideoError:
+            continue
+        if clips:
+            break
+    else:
+        raise ClipmuxError("not one of the videos gave a clip: see with 'clipmux run' what is wrong with them")
+    scores = _spread(runners, clips, backend.preferred_batch)
+    return {"clips": len(clips), "best": int(scores.mean(0).argmax()), "lost_s": lost_s}
+
+
+def _spread(runners: Sequence[Runner], clips: Sequence[npt.NDArray[np.uint8]], size: int) -> npt.NDArray[np.float32]:
+    """Scores of clips in batches of at most ``size``, all runners at work on them, float32 ``[N, classes]``."""
+    share = -(-len(clips) // len(runners))
+    size = min(size, share)
+    batches = [clips[at : at + size] for at in range(0, len(clips), size)]
+
+    def work(number: int) -> list[npt.NDArray[np.float32]]:
+        return [softmax(runners[number].infer(np.stack(batch))) for batch in batches[number :: len(runners)]]
+
+    with ThreadPoolExecutor(len(runners)) as pool:
+        scores = [score for part in pool.map(work, range(len(runners))) for score in part]
+    return np.concatenate(scores)
 
 
 STAGES = {"decode": _decode, "watch": _watch, "inference": _inference, "first": _first, "push": push, "pull": pull}

@@ -165,8 +165,9 @@ def with_measured(
         stated: what holds otherwise.
         path: of the file, to name.
         content: what ``--json`` wrote.
-        size: columns and rows of a video; what was measured on another size is not used.
-        precision: whose figures to take where there are several; nothing for the only one's.
+        size: columns and rows of a video; what was measured on another size, or on none that is told, is not used, and
+            the source of ``frame_s`` says so.
+        precision: whose figures of inference to take; nothing for the only one's.
 
     Raises:
         UsageError: the file has none of these costs, or those of several models.
@@ -174,6 +175,7 @@ def with_measured(
     figures = _Figures(path, content["figures"], precision)
     source = f"measured, {path.name}"
     found: dict[str, float] = {}
+    sources = dict(stated.sources)
     infer_s, clips_per_s = stated.infer_s, stated.clips_per_s
     if content["benchmark"] == "decode":
         rate = figures.get("frames_per_core_s", preprocess="fast", size=f"{size[0]}x{size[1]}")
@@ -192,6 +194,11 @@ def with_measured(
         frames, clips = figures.get("frames_per_s"), figures.get("clips_per_s")
         if decode is not None and frames and clips:
             found["frame_s"] = decode * clips / frames
+        theirs = (content.get("videos") or {}).get("size")
+        if "frame_s" in found and theirs != f"{size[0]}x{size[1]}":
+            del found["frame_s"]
+            what = f"is of {theirs}" if theirs else "does not tell one size of its videos"
+            sources["frame_s"] = "; ".join(filter(None, (sources.get("frame_s"), f"{path.name} {what}")))
         infer = figures.get("inference_alone_cpu_per_clip")
         rate = figures.get("inference_alone_clips_per_s")
         devices = ((content.get("model") or {}).get("device") or "").split(",")
@@ -199,7 +206,7 @@ def with_measured(
             infer_s = found["infer_s"] = infer
         elif rate is not None:
             clips_per_s = found["clips_per_s"] = rate / len(devices)
-    if not found:
+    if not found and sources == stated.sources:
         raise UsageError(
             f"'{path}' has none of the costs that count: give what 'clipmux bench end-to-end', 'bench decode' or "
             "'bench simulate' wrote with --json"
@@ -207,7 +214,7 @@ def with_measured(
     own = {name: value for name, value in found.items() if name in vars(stated.costs)}
     return Stated(
         dataclasses.replace(stated.costs, **own),
-        {**stated.sources, **dict.fromkeys(found, source)},
+        {**sources, **dict.fromkeys(found, source)},
         infer_s=infer_s,
         clips_per_s=clips_per_s,
     )
@@ -224,16 +231,18 @@ class _Figures:
     def get(self, name: str, **at: str) -> float | None:
         """The only one, or of several the one with the most decoders, which keep all cores at work.
 
+        Only inference is another in another precision: whatever else was measured counts for all of them.
+
         Raises:
             UsageError: there are still several.
         """
-        there = [
-            figure
-            for figure in self._figures
-            if figure["name"] == name
-            and at.items() <= figure["at"].items()
-            and figure["at"].get("precision", self._precision) == (self._precision or figure["at"].get("precision", ""))
-        ]
+        there = [figure for figure in self._figures if figure["name"] == name and at.items() <= figure["at"].items()]
+        if self._precision:
+            own = [figure for figure in there if figure["at"].get("precision", self._precision) == self._precision]
+            if own or name.startswith("inference_"):
+                there = own
+            else:
+                there = [figure for figure in there if figure["at"].get("precision") == there[0]["at"].get("precision")]
         most = max((figure["at"].get("workers", 0) for figure in there), default=0)
         there = [figure for figure in there if figure["at"].get("workers", 0) == most]
         if len(there) > 1:

@@ -7,6 +7,7 @@ alternate on the same file. *Decode efficiency* is frames per second and core wi
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ import numpy.typing as npt
 from rich.console import Console
 
 from clipmux.engine.config import PREPROCESSES
-from clipmux.engine.errors import UsageError
-from clipmux.workers.decode import decode
+from clipmux.engine.errors import UsageError, VideoError
+from clipmux.workers.decode import decode, open_container, video_stream
 from clipmux.workers.preprocess import Preprocess, open_preprocess
 from clipmux.workers.sources import Video, list_videos
 
@@ -87,7 +88,7 @@ def decoding(
     measurement = Measurement("decode")
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder:
-        videos = list_videos(inputs, stdin=None).videos if inputs else made(Path(folder), kinds, frames)
+        videos = listed(inputs) if inputs else made(Path(folder), kinds, frames)
         for video in videos:
             at = describe(video)
             _measure_speed(measurement, video, ways, seconds, repeats, at)
@@ -100,6 +101,19 @@ def decoding(
     return measurement
 
 
+def listed(inputs: Sequence[str]) -> list[Video]:
+    """The videos that these name, all of them on this machine: nobody measures decoding with a network in it.
+
+    Raises:
+        UsageError: an input cannot be used.
+    """
+    videos = list_videos(inputs, stdin=None).videos
+    for video in videos:
+        if not video.path.exists():
+            raise UsageError(f"there is no '{video.path}': a video to be measured with must be there, on this machine")
+    return videos
+
+
 def made(folder: Path, kinds: Sequence[Kind], frames: int) -> list[Video]:
     """A made video of each kind."""
     paths = [path for kind in kinds for path in write_natural_videos(folder, kind, 1, frames=frames)]
@@ -107,17 +121,25 @@ def made(folder: Path, kinds: Sequence[Kind], frames: int) -> list[Video]:
 
 
 def describe(video: Video) -> dict[str, str]:
-    """A video's name, codec and size, by its first frame and container."""
+    """A video's name, codec and size, as its container has them.
+
+    Raises:
+        VideoError: it cannot be opened.
+    """
     if video.kind == "frames":
         return {"video": video.path.name, "codec": "frames"}
-    import av
-
-    with av.open(str(video.path), metadata_errors="replace") as container:
-        streams = container.streams.video
-        if not streams:
-            return {"video": video.path.name}
-        context = streams[0].codec_context
+    with open_container(video.path) as container:
+        context = video_stream(container, str(video.path)).codec_context
         return {"video": video.path.name, "codec": context.name, "size": f"{context.width}x{context.height}"}
+
+
+def common_size(videos: Sequence[Video]) -> str:
+    """The size that all videos have which can be opened, ``340x256``; nothing if they differ or do not tell."""
+    sizes = set()
+    for video in {video.path: video for video in videos}.values():
+        with contextlib.suppress(VideoError):
+            sizes.add(describe(video).get("size", ""))
+    return sizes.pop() if len(sizes) == 1 else ""
 
 
 def through(video: Video, preprocess: Preprocess | None, seconds: float = 0.0) -> Pass:

@@ -33,6 +33,7 @@ from clipmux.workers.sources import Video, list_videos
 
 from .baselines.start import Baseline, Labels, check_baselines, difference, float32_network, run_baseline
 from .baselines.way import cpu_seconds
+from .decoding import common_size, listed
 from .measure import Figure, Measurement, alternate, cores, figures_table, points_table, say_load
 from .natural import Kind, write_natural_videos
 from .stages import Cost, decode_cost, first_prediction_s, ideal, inference_cost
@@ -136,7 +137,7 @@ def one_run(
 
     Raises:
         UsageError: it cannot run here.
-        ClipmuxError: the run failed, or gave not one clip.
+        ClipmuxError: the run failed, or gave not one prediction.
     """
     model = read_model(config.model)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as scratch:
@@ -160,7 +161,8 @@ def one_run(
                 cpu = cpu_seconds()
                 for prediction in supervisor.outcomes(videos, on_tick=note):
                     last = time.monotonic()
-                    first = first or last
+                    if prediction.error is None:
+                        first = first or last
                     lengths[prediction.video_id] = prediction.frames
                     predictions[prediction.video_id] = [(item.label, item.score) for item in prediction.labels]
                 cpu = cpu_seconds() - cpu
@@ -180,8 +182,8 @@ def one_run(
             restarts=progress.restarts,
             wall_s=wall,
         )
-    if not summary["clips"]:
-        raise ClipmuxError("the run gave not one clip: see with 'clipmux run' what is wrong with the videos")
+    if not summary["clips"] or not first:
+        raise ClipmuxError("the run gave not one prediction: see with 'clipmux run' what is wrong with the videos")
     latency = Histogram.of(*(values.get("latency", {}) for role, values in figures if role == INFERENCE))
     return Run(
         videos=progress.done,
@@ -197,7 +199,7 @@ def one_run(
         memory_kind=memory.kind,
         summary=summary,
         about=supervisor.about,
-        buckets=latency.buckets(),
+        buckets=[list(pair) for pair in latency.buckets()],  # as JSON has them, which reports are made of
         series=growth.series(handed),
         lengths=tuple(length for video in videos if (length := lengths.get(video.video_id, 0))),
         predictions={video: labels for video, labels in predictions.items() if labels},
@@ -259,6 +261,7 @@ def end_to_end(
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder:
         videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
+        measurement.videos = {"size": common_size(videos)}
         ways: dict[str, Any] = {}
         for number, (config, model) in enumerate(zip(configs, models, strict=True)):
             ways[f"{number} run"] = partial(_round, config, videos, alone_s)
@@ -268,8 +271,7 @@ def end_to_end(
         status = console.status("measuring")
         with status:
             outcomes = alternate(ways, repeats, say=status.update)
-    for number, (config, model) in enumerate(zip(configs, models, strict=True)):
-        at = point(model, config)
+    for number, at in enumerate(points(models, configs)):
         rounds: list[Round] = outcomes[f"{number} run"]
         clips = add_rounds(measurement, rounds, at)
         for name in baselines:
@@ -290,6 +292,14 @@ def point(model: ModelFolder, config: EngineConfig) -> dict[str, Any]:
     return {"model": model.name, "precision": model.precision, "backend": backend, "device": config.device}
 
 
+def points(models: Sequence[ModelFolder], configs: Sequence[EngineConfig]) -> list[dict[str, Any]]:
+    """What tells each model's figures from the others'; the folders of models that nothing else tells apart."""
+    named = [point(model, config) for model, config in zip(models, configs, strict=True)]
+    return [
+        {**at, "model": str(model.path)} if named.count(at) > 1 else at for model, at in zip(models, named, strict=True)
+    ]
+
+
 def run_videos_of(inputs: Sequence[str], folder: Path, *, count: int, kind: Kind, frames: int) -> list[Video]:
     """The videos of a run, ``count`` of them, each under a name of its own.
 
@@ -299,17 +309,14 @@ def run_videos_of(inputs: Sequence[str], folder: Path, *, count: int, kind: Kind
     if count < 0:
         raise UsageError(f"--videos is {count}: give how many videos a run has, or 0 for each given one once")
     if inputs:
-        listed = list_videos(inputs, stdin=None).videos
-        for video in listed:
-            if not video.path.exists():
-                raise UsageError(f"there is no '{video.path}': a run to be measured needs videos that are there")
-        count = count or len(listed)
+        there = listed(inputs)
+        count = count or len(there)
     else:
         count = count or 48
         paths = write_natural_videos(folder, kind, min(count, DISTINCT), frames=frames)
-        listed = list_videos([str(path) for path in paths], stdin=None).videos
+        there = list_videos([str(path) for path in paths], stdin=None).videos
     return [
-        dataclasses.replace(listed[number % len(listed)], video_id=f"{listed[number % len(listed)].video_id}-{number}")
+        dataclasses.replace(there[number % len(there)], video_id=f"{there[number % len(there)].video_id}-{number}")
         for number in range(count)
     ]
 
@@ -317,7 +324,7 @@ def run_videos_of(inputs: Sequence[str], folder: Path, *, count: int, kind: Kind
 def _round(config: EngineConfig, videos: Sequence[Video], alone_s: float) -> Round:
     decode = decode_cost(config, videos, processes=cores())
     inference = inference_cost(config, seconds=alone_s)
-    first = first_prediction_s(config, videos[0])
+    first = first_prediction_s(config, videos)
     run = one_run(config, videos)
     return Round(decode, inference, first, run, ideal(decode, inference, cores=cores()))
 

@@ -8,10 +8,12 @@ computing on queues of its own and reports the latency of each call, so the two 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from clipmux.engine.backends import Backend, Runner, choose, open_backend
+from clipmux.engine.backends import Backend, Runner, choose, cores_of, keep_to_cores, open_backend
 from clipmux.engine.backends.base import Phases
 from clipmux.engine.config import MAX_BATCH
 from clipmux.engine.errors import ClipmuxError, UsageError
@@ -150,10 +152,13 @@ def inference(
         check_mm_run(model, device)
     measurement = Measurement("inference", pairs[0][0])
     say_load(measurement, console)
+    most = MAX_BATCH if 0 in batches else max(batches)  # what the backend prefers is not bound by the other numbers
     ways: list[Way] = []
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(on_cores_of(device))
         for model, name in pairs:
-            way = open_way(model, name, device=device, max_batch=max(batches) or MAX_BATCH)
+            way = open_way(model, name, device=device, max_batch=most)
+            stack.callback(way.close)
             if any(way.at == other.at for other in ways):  # two networks of one name: their folders tell them apart
                 way = replace(way, at={**way.at, "model": str(model.path)})
             ways.append(way)
@@ -162,9 +167,6 @@ def inference(
         measurement.model.update(backend=ways[0].backend.name, device=device, chosen=ways[0].backend.chosen)
         for batch in batches:
             _measure_batch(measurement, ways, batch, until, repeats, console, program)
-    finally:
-        for way in ways:
-            way.close()
     console.print(
         figures_table(measurement, "qps", "latency_p50", "latency_p99", "cpu_per_clip", "speed_up", "over_mm_run")
     )
@@ -199,7 +201,7 @@ def check_batches(batches: Sequence[int]) -> None:
 
 
 def open_way(model: ModelFolder, backend: str, *, device: str, max_batch: int) -> Way:
-    """Open a model on a backend, with all runners."""
+    """Open a model on a backend, with all runners; see ``on_cores_of``."""
     opened: Backend
     if backend == EAGER:
         from .eager import EagerBackend
@@ -214,6 +216,24 @@ def open_way(model: ModelFolder, backend: str, *, device: str, max_batch: int) -
         raise
     at = {"model": model.name, "precision": model.precision, "backend": backend}
     return Way(at, model, opened, runners)
+
+
+@contextlib.contextmanager
+def on_cores_of(device: str) -> Iterator[None]:
+    """Be on the cores that ``device`` is meanwhile, as an inference process of a run is, and then where one was before.
+
+    A backend takes the cores that it finds when it is opened.
+
+    Raises:
+        UsageError: they are not all there.
+    """
+    before = os.sched_getaffinity(0) if cores_of(device) is not None and hasattr(os, "sched_getaffinity") else None
+    keep_to_cores(device)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)
 
 
 def noise_batch(model: ModelFolder, count: int) -> npt.NDArray[np.uint8]:
@@ -237,6 +257,7 @@ def in_parallel(runners: Sequence[Runner], clips: npt.NDArray[np.uint8], until: 
     failures: list[Exception] = []
     left = iter(range(max(until.calls, len(runners)))) if until.calls else None
     lock = threading.Lock()
+    stopped = threading.Event()
     begin = threading.Barrier(len(runners) + 1)
     starts: list[float] = []
 
@@ -246,34 +267,55 @@ def in_parallel(runners: Sequence[Runner], clips: npt.NDArray[np.uint8], until: 
         with lock:
             return next(left, None) is not None
 
-    def work(runner: Runner, calls: list[float]) -> None:
+    def work(runner: Runner, calls: list[float], ended: threading.Event) -> None:
+        try:
+            call(runner, calls)
+        finally:
+            ended.set()
+
+    def call(runner: Runner, calls: list[float]) -> None:
         try:
             for _ in range(until.warmup):
-                runner.infer(clips)
+                if not stopped.is_set():
+                    runner.infer(clips)
         except Exception as error:
             failures.append(error)
-        begin.wait()  # warm; then the clock is read, and the second wait lets all go at once
-        begin.wait()
         try:
-            while not failures and another(len(calls)):
+            begin.wait()  # warm; then the clock is read, and the second wait lets all go at once
+            begin.wait()
+        except threading.BrokenBarrierError:
+            return
+        try:
+            while not failures and not stopped.is_set() and another(len(calls)):
                 start = time.perf_counter()
                 runner.infer(clips)
                 calls.append(time.perf_counter() - start)
         except Exception as error:
             failures.append(error)
 
+    # Not joined while they may be interrupted: a join that a signal breaks takes its thread for ended (Python 3.11).
+    ends = [threading.Event() for _ in runners]
     threads = [
-        threading.Thread(target=work, args=(runner, calls), daemon=True)
-        for runner, calls in zip(runners, latencies, strict=True)
+        threading.Thread(target=work, args=(runner, calls, ended), daemon=True)
+        for runner, calls, ended in zip(runners, latencies, ends, strict=True)
     ]
-    for thread in threads:
-        thread.start()
-    begin.wait()
-    cpu = time.process_time()
-    starts.append(time.perf_counter())
-    begin.wait()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.start()
+        begin.wait()
+        cpu = time.process_time()
+        starts.append(time.perf_counter())
+        begin.wait()
+        for ended in ends:
+            ended.wait()
+    except BaseException:  # a thread that is still in native code when the interpreter ends aborts the process
+        stopped.set()
+        begin.abort()
+        for thread, ended in zip(threads, ends, strict=True):
+            if thread.ident is not None:
+                ended.wait()
+                thread.join()
+        raise
     wall, cpu = time.perf_counter() - starts[0], time.process_time() - cpu
     if failures:
         raise ClipmuxError(f"the device failed: {failures[0]}") from failures[0]

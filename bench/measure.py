@@ -122,6 +122,8 @@ class Measurement:
         self.model = None if model is None else {**model_record(model), **(device or {})}
         self.figures: list[Figure] = []
         self.ratios: list[Ratio] = []
+        self.videos: dict[str, str] = {}
+        """What is to be said of the videos, where it matters: their size."""
         self.series: dict[str, Any] = {}
         self.histograms: dict[str, Any] = {}
 
@@ -155,6 +157,7 @@ class Measurement:
             "machine": self.machine,
             "versions": versions(),
             "model": self.model,
+            "videos": self.videos,
             "figures": [figure.to_json() for figure in self.figures],
             "ratios": [ratio.to_json() for ratio in self.ratios],
             "series": self.series,
@@ -162,6 +165,8 @@ class Measurement:
         }
         if self.model is None:
             del content["model"]
+        if not self.videos:
+            del content["videos"]
         return content
 
     def write(self, path: Path) -> None:
@@ -194,8 +199,28 @@ def check_json(path: Path | None) -> None:
     Raises:
         UsageError: it cannot.
     """
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise UsageError(f"--json is '{path}': give a file in a folder that exists")
+    check_output(path, "--json")
+
+
+def check_output(path: Path | None, option: str) -> None:
+    """See before measuring whether a file can be written, and leave it as it is: absent, if it is.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} is '{path}': give a file in a folder that exists")
+    there = path.exists()
+    if there and not path.is_file():  # a pipe: who reads it would take this for the end
+        return
+    try:
+        path.open("ab").close()
+        if not there:
+            path.resolve().unlink()  # of a link that led nowhere, not the link
+    except OSError as error:
+        raise UsageError(f"{option} is '{path}', which cannot be written ({error.strerror}): give another") from None
 
 
 def alternate(

@@ -82,8 +82,10 @@ def duration(seconds: float) -> str:
 
 
 def cluster_table(topology: Topology, loads: Mapping[str, Streams | Videos], stretches: Mapping[str, Stretch]) -> Table:
-    """A line per resource and figure, a column per load, and what each resource carries for the first of them."""
-    carries = capacities(topology, next(iter(loads.values())))
+    """A line per resource and figure, a column per load, and what each resource carries for the first that needs it."""
+    carries: dict[str, float] = {}
+    for load in loads.values():
+        carries = {**capacities(topology, load), **carries}
     table = Table("", "carries, clips/s", *stretches)
     for column in table.columns[1:]:
         column.justify = "right"

@@ -15,7 +15,7 @@ from typing import Any
 from clipmux.engine.errors import ClipmuxError, UsageError
 
 from . import charts
-from .measure import FORMAT, digits
+from .measure import FORMAT, check_output, digits
 
 LARGEST = 64 << 20
 """Bytes of a result file at most."""
@@ -94,8 +94,7 @@ def check_html(path: Path | None) -> None:
     Raises:
         UsageError: it cannot.
     """
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise UsageError(f"--html is '{path}': give a file in a folder that exists")
+    check_output(path, "--html")
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -409,7 +408,7 @@ def _check(content: Any) -> None:
     need(content.get("format") == FORMAT, f"its format is {content.get('format')!r}, not {FORMAT}")
     for key in ("figures", "ratios", "command"):
         need(isinstance(content.get(key, []), list), f"'{key}' is no list")
-    for key in ("machine", "versions", "series", "histograms"):
+    for key in ("machine", "versions", "videos", "series", "histograms"):
         need(isinstance(content.get(key) or {}, Mapping), f"'{key}' is no object")
     need(isinstance(content.get("model") or {}, Mapping), "'model' is no object")
     machine = content.get("machine") or {}

@@ -11,7 +11,6 @@ import typer
 
 from clipmux.engine.errors import UsageError
 from clipmux.engine.exits import exits
-from clipmux.engine.progress import say
 
 from .options import (
     REPEATED,
@@ -90,6 +89,8 @@ def plan(
 
       clipmux plan --streams 1000 --fps 25 --size 1280x720 --device mlu370-x8 --clips-per-s 2000 --costs decode.json
     """
+    from clipmux.engine.progress import say
+
     from .on_paper import costs_table, duration, needs_table, plan_json
     from .plan import STREAMS_USE, VIDEOS_USE, Site, stream_load, video_load
     from .plan import plan as reckon
@@ -100,6 +101,10 @@ def plan(
     _above_0(devices_per_host=devices_per_host)
     if min(within, use, clips_per_s) < 0 or use > 1:
         raise UsageError("--within, --use and --clips-per-s are shares and amounts above 0, --use at most 1")
+    if device == "cpu" and clips_per_s:
+        raise UsageError(
+            f"--clips-per-s is {clips_per_s:g}, the pace of an accelerator: say which by --device, like mlu370-x8"
+        )
     stated = _stated(size, precision, costs or [])
     if device == "cpu":
         stated = dataclasses.replace(stated, clips_per_s=None)
@@ -208,6 +213,8 @@ def cluster(
 
       clipmux bench cluster --videos 30000,100000000 --hosts 1000 --inference-hosts 40 --link-gbit 100
     """
+    from clipmux.engine.progress import say
+
     from .cluster import Streams, Topology, Videos, run_cluster
     from .costs import Pace
     from .on_paper import cluster_json, cluster_table, duration, in_order
@@ -246,12 +253,17 @@ def cluster(
         for count in stream_counts
     }
     if video_counts:
-        loads["videos"] = Videos(round(seconds * fps), max_delay_s=DELAY_S if max_delay is None else max_delay)
+        loads["videos"] = Videos(max(1, round(seconds * fps)), max_delay_s=DELAY_S if max_delay is None else max_delay)
     stretches = {
         name: run_cluster(topology, load, seconds=simulated, warm_up_s=warm_up, seed=seed)
         for name, load in loads.items()
     }
     clips = video_load(seconds, fps).clips
+    if video_counts and not stretches["videos"].clips_per_s:
+        raise UsageError(
+            f"nothing was done in the {simulated:g} s that count, after {warm_up:g} s that do not: give more of "
+            "--simulated or --warm-up"
+        )
     lasts = {count: count * clips / stretches["videos"].clips_per_s for count in video_counts}
     if json:
         typer.echo(json_format.dumps(cluster_json(topology, stretches, lasts), indent=1, ensure_ascii=False))

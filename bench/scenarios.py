@@ -8,6 +8,7 @@ latency. The words are those of MLPerf's LoadGen; its rules (least numbers of qu
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import statistics
@@ -21,13 +22,14 @@ from rich.console import Console
 
 from clipmux.engine.backends import choose, open_backend
 from clipmux.engine.batcher import Batcher
+from clipmux.engine.config import MAX_BATCH
 from clipmux.engine.device import Device
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ModelFolder, read_model
 from clipmux.engine.progress import say
 
 from .arrivals import largest_rate, poisson_arrivals
-from .inference import noise_batch
+from .inference import noise_batch, on_cores_of
 from .measure import Measurement, figures_table, percentile, say_load
 
 SCENARIOS = ("offline", "server", "single-stream")
@@ -181,15 +183,21 @@ def scenario(
     """Measure one scenario with every model in turn and print it.
 
     Raises:
-        UsageError: a model, backend or device that cannot be.
+        UsageError: a model, backend, device or batch that cannot be.
     """
+    if not 1 <= max_batch <= MAX_BATCH:
+        raise UsageError(f"--max-batch is {max_batch}: give 1 to {MAX_BATCH}")
+    if not 0 <= max_delay_s < math.inf:
+        raise UsageError(f"--max-delay is {max_delay_s:g}: give seconds, at least 0")
     folders = [read_model(model) for model in models]
     names = [choose(backend, device, folder.target) for folder in folders]
     measurement = Measurement("inference", folders[0], {"backend": names[0], "device": device})
     say_load(measurement, console)
     for folder, name in zip(folders, names, strict=True):
-        desk = Desk(folder, name, device=device, max_batch=max_batch, max_delay_s=max_delay_s)
-        try:
+        with (
+            on_cores_of(device),
+            contextlib.closing(Desk(folder, name, device=device, max_batch=max_batch, max_delay_s=max_delay_s)) as desk,
+        ):
             at = {
                 "scenario": load.scenario,
                 "model": folder.name,
@@ -199,8 +207,6 @@ def scenario(
             }
             say(console, f"{folder.name} {folder.precision} {name}: {desk.backend.chosen}")
             RUNS[load.scenario](measurement, desk, load, repeats, at)
-        finally:
-            desk.close()
     console.print(figures_table(measurement))
     return measurement
 

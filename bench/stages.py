@@ -108,15 +108,20 @@ def inference_cost(config: EngineConfig, *, seconds: float) -> Cost:
     )
 
 
-def first_prediction_s(config: EngineConfig, video: Video) -> float:
+def first_prediction_s(config: EngineConfig, videos: Sequence[Video]) -> float:
     """Seconds from the start of a process that loads the model and classifies one video, to its answer.
 
+    Args:
+        config: of the engine.
+        videos: the first of them that can be decoded is the one; what others before it took does not count.
+
     Raises:
-        ClipmuxError: it failed.
+        ClipmuxError: it failed, or no video can be decoded.
     """
     start = time.monotonic()
-    do(config, [{"stage": "first", "videos": [video.to_dict()]}])
-    return time.monotonic() - start
+    (answer,) = do(config, [{"stage": "first", "videos": [video.to_dict() for video in videos]}])
+    lost_s: float = answer["lost_s"]
+    return time.monotonic() - start - lost_s
 
 
 def do(config: EngineConfig, asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -152,8 +157,13 @@ class _Process:
             [sys.executable, "-c", BEGIN, *sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
         )
         self._timer = threading.Timer(PATIENCE_S, self._popen.kill)
-        self._timer.start()
-        self._tell(json.dumps(self._asked))
+        self._timer.daemon = True  # it must not keep an interrupted benchmark from ending
+        try:
+            self._timer.start()
+            self._tell(json.dumps(self._asked))
+        except BaseException:  # interrupted here, nobody else would leave it
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,8 +1,8 @@
 """How many camera streams a machine sustains, beside what their stages cost alone.
 
-Streams are files of 30 frames a second that are played at their own pace, over and over. A number of them is
-*sustained* if for so many seconds no clip is dropped, no file falls behind its pace, and 99% of clips have their scores
-in time, counted from when their last frame was due. The largest such number is found by bisection.
+Streams are files that are played at their own pace, over and over; made ones have 30 frames a second. A number of them
+is *sustained* if for so many seconds no clip is dropped, no file falls behind its pace, and 99% of clips have their
+scores in time, counted from when their last frame was due. The largest such number is found by bisection.
 
 The ideal is cores ÷ (CPU seconds per second of one stream: of decoding and preprocessing at that pace, in a process
 that does nothing else, + of inference, full batches that are there already).
@@ -32,6 +32,7 @@ from clipmux.engine.live import LiveSupervisor
 from clipmux.engine.messages import LIVE
 from clipmux.engine.model import ModelFolder, read_model
 from clipmux.engine.streams import LiveConfig, StreamConfig
+from clipmux.workers.decode import open_container, video_stream
 
 from .measure import Measurement, cores, figures_table, say_load
 from .stages import do, inference_cost
@@ -67,7 +68,7 @@ class Trial:
         p99_s: the same, of all but 1% of clips.
         scored: clips.
         dropped: clips, by inference and by cameras.
-        at_pace: frames that were decoded ÷ frames that were due.
+        at_pace: frames that were decoded ÷ frames that were due, each file by its own rate.
         device_busy: share of the time in which runners had a batch.
         memory: bytes of all processes at the beginning, and at the end.
         by_stream: ``(weight, offered, scored)`` clips of each.
@@ -160,13 +161,14 @@ def streams(
     say_load(measurement, console)
     with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
         files = list(videos) or made(Path(folder))
+        rates = [frame_rate(file) for file in files]
         live = LiveConfig(config.model, max_latency_s=max_latency_s, loop=True).of_model(model)
         status.update("what stages cost alone")
         ideal = ideal_streams(config, live, files[0], measurement, alone_s)
 
         def attempt(number: int, for_s: float, *, weights: Sequence[float] = (1.0,)) -> Trial:
             status.update(f"{number} streams for {for_s:g} s")
-            trial = try_streams(config, live, model, files, number, seconds=for_s, weights=weights)
+            trial = try_streams(config, live, model, files, rates, number, seconds=for_s, weights=weights)
             console.print(f"  {described(trial, bound_s)}", highlight=False)
             return trial
 
@@ -224,6 +226,7 @@ def try_streams(
     live: LiveConfig,
     model: ModelFolder,
     files: Sequence[Path],
+    rates: Sequence[float],
     number: int,
     *,
     seconds: float,
@@ -231,6 +234,17 @@ def try_streams(
     settle_s: float = SETTLE_S,
 ) -> Trial:
     """Play so many streams, and see what comes of them once all are at it.
+
+    Args:
+        config: of the engine.
+        live: likewise.
+        model: to run.
+        files: to play; streams take them in turn.
+        rates: frames per second of each file.
+        number: of streams.
+        seconds: that count.
+        weights: of the streams in turn.
+        settle_s: seconds before that do not.
 
     Raises:
         ClipmuxError: it failed.
@@ -265,7 +279,8 @@ def try_streams(
             raise
     if len(marks) < 2:
         raise ClipmuxError("the streams ended before they were measured: give videos that can be played")
-    return _between(marks[0], marks[1], supervisor.about["runners"], number)
+    due_per_s = sum(rates[at % len(rates)] for at in range(number))
+    return _between(marks[0], marks[1], supervisor.about["runners"], number, due_per_s)
 
 
 class _Mark:
@@ -291,7 +306,7 @@ def _sums(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     return sum(map(Counter, counts), Counter())
 
 
-def _between(first: _Mark, last: _Mark, runners: int, number: int) -> Trial:
+def _between(first: _Mark, last: _Mark, runners: int, number: int, due_per_s: float) -> Trial:
     seconds = last.at - first.at
     latency = {int(key): count - first.latency.get(key, 0) for key, count in last.latency.items()}
     by_stream = []
@@ -311,7 +326,7 @@ def _between(first: _Mark, last: _Mark, runners: int, number: int) -> Trial:
         p99_s=_percentile(latency, 100 * IN_TIME),
         scored=last.clips - first.clips,
         dropped=lost + late,
-        at_pace=frames / (number * FPS * seconds),
+        at_pace=frames / (due_per_s * seconds),
         device_busy=(last.busy - first.busy) / seconds / runners,
         memory=(first.memory, last.memory),
         by_stream=tuple(by_stream),
@@ -355,6 +370,22 @@ def ideal_streams(
     measurement.figure("camera_alone_cpu_per_frame", "ms", [1000 * cpu / frames])
     measurement.figure("inference_alone_cpu_per_clip", "ms", [1000 * inference.cpu_per_clip])
     return found
+
+
+def frame_rate(file: Path) -> float:
+    """Frames per second of a file, on average.
+
+    Raises:
+        UsageError: the file does not tell.
+        VideoError: it cannot be opened.
+    """
+    with open_container(file) as container:
+        rate = video_stream(container, str(file)).average_rate
+    if not rate:
+        raise UsageError(
+            f"'{file}' does not say how many frames it has per second, so that none is known to be due: give others"
+        )
+    return float(rate)
 
 
 def made(folder: Path) -> list[Path]:

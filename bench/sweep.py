@@ -13,9 +13,10 @@ from rich.console import Console
 
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import UsageError
+from clipmux.engine.logs import printable
 from clipmux.engine.model import read_model
 
-from .end_to_end import add_runs, one_run, point, run_videos_of
+from .end_to_end import add_runs, one_run, points, run_videos_of
 from .measure import Measurement, alternate, figures_table, say_load
 from .natural import Kind
 
@@ -53,11 +54,11 @@ def sweep(
         raise UsageError(f"--workers has {min(workers)}: a sweep names how many, 1 or more each")
     models = [read_model(config.model) for config in configs]
     grid = {}
-    for (config, model), processes, batch in itertools.product(
-        zip(configs, models, strict=True), dict.fromkeys(workers), dict.fromkeys(batches)
+    for (config, model, at), processes, batch in itertools.product(
+        zip(configs, models, points(models, configs), strict=True), dict.fromkeys(workers), dict.fromkeys(batches)
     ):
         there = dataclasses.replace(config, workers=processes, max_batch=batch)
-        grid[f"{model.path}: {processes} workers, batch {batch}"] = (model, there)
+        grid[f"{model.path}: {processes} workers, batch {batch}"] = (at, there)
     backend = configs[0].backend_for(models[0])
     measurement = Measurement("sweep", models[0], {"backend": backend, "device": configs[0].device})
     say_load(measurement, console)
@@ -65,13 +66,14 @@ def sweep(
         videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
         ways = {name: partial(one_run, config, videos) for name, (_, config) in grid.items()}
         runs = alternate(ways, repeats, say=status.update)
-    for name, (model, config) in grid.items():
-        at = {**point(model, config), "workers": config.workers, "batch": config.max_batch}
-        add_runs(measurement, runs[name], at)
+    for name, (at, config) in grid.items():
+        add_runs(measurement, runs[name], {**at, "workers": config.workers, "batch": config.max_batch})
     console.print(figures_table(measurement, "clips_per_s", "batch_fill", "device_busy", "latency_p50", "peak_memory"))
     best = max((figure for figure in measurement.figures if figure.name == "clips_per_s"), key=lambda each: each.median)
+    several = len({figure.at["model"] for figure in measurement.figures}) > 1
+    which = f"{printable(best.at['model'])} {best.at['precision']}" if several else best.at["precision"]
     console.print(
-        f"fastest: {best.at['precision']}, {best.at['workers']} workers, batches of up to {best.at['batch']}, "
+        f"fastest: {which}, {best.at['workers']} workers, batches of up to {best.at['batch']}, "
         f"{best.median:.1f} clips/s",
         highlight=False,
     )

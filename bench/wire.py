@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from clipmux.engine.errors import UsageError
 from clipmux.engine.model import read_model
 from clipmux.engine.squeezed import squeeze, unsqueeze
 
-from .inference import open_way
+from .inference import on_cores_of, open_way
 from .measure import Measurement, points_table, say_load
 
 Clips = npt.NDArray[np.uint8]
@@ -48,11 +49,9 @@ def wire(inputs: Sequence[str], model: str, *, backend: str, device: str, clips:
     got, unsqueeze_ms = _timed(lambda jpeg: unsqueeze(jpeg, folder.clip_shape), pictures)
     raw = raw[[jpeg is not None for jpeg in sent]]
     lossy = np.stack(got)
-    way = open_way(folder, choose(backend, device, folder.target), device=device, max_batch=BATCH)
-    try:
+    name = choose(backend, device, folder.target)
+    with on_cores_of(device), contextlib.closing(open_way(folder, name, device=device, max_batch=BATCH)) as way:
         before, after = (_scores(way.runners[0], one) for one in (raw, lossy))
-    finally:
-        way.close()
     differ = np.abs(raw.astype(np.int16) - lossy)
     apart = np.abs(before - after)
     measurement = Measurement("wire", folder, {"backend": way.backend.name, "device": device})

@@ -125,7 +125,7 @@ def _guarded(frames: Generator[Frame, None, None], path: str, guards: Guards) ->
 
 
 def _decode_file(path: Path, threads: int, guards: Guards) -> Generator[Frame, None, None]:
-    yield from _decode_container(_open(path), str(path), threads, guards)
+    yield from _decode_container(open_container(path), str(path), threads, guards)
 
 
 def _decode_elsewhere(
@@ -175,7 +175,7 @@ def _decode_container(
     opened: av.container.InputContainer, path: str, threads: int, guards: Guards
 ) -> Generator[Frame, None, None]:
     with opened as container:
-        stream = _video_stream(container, path)
+        stream = video_stream(container, path)
         _check_size(path, stream.codec_context.width, stream.codec_context.height, guards)
         stream.codec_context.options = {"max_pixels": str(guards.pixels)}  # of every picture, before there is memory
         stream.codec_context.thread_count = threads
@@ -210,8 +210,12 @@ def _check_size(path: object, width: int, height: int, guards: Guards) -> None:
         )
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    """Open a file that has been looked at first, since libav calls many different faults "invalid data"."""
+def open_container(path: Path) -> av.container.InputContainer:
+    """Open a file that has been looked at first, since libav calls many different faults "invalid data".
+
+    Raises:
+        VideoError: it cannot be opened, or is no video that may be.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -285,8 +289,12 @@ def _container(source: Any, name: str, forced: str | None) -> av.container.Input
     return container
 
 
-def _video_stream(container: av.container.InputContainer, path: str) -> VideoStream:
-    """The first stream of moving pictures: cover art also calls itself video."""
+def video_stream(container: av.container.InputContainer, path: str) -> VideoStream:
+    """The first stream of moving pictures: cover art also calls itself video.
+
+    Raises:
+        VideoError: there is none, or none that can be decoded here.
+    """
     for stream in container.streams.video:
         if stream.disposition & _NOT_PICTURES:
             continue

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,15 +20,22 @@ import psutil
 import pytest
 from command import clipmux, started
 from devices import TWO, two_devices
+from rich.console import Console
 
+from clipmux.bench import alone, inference, scenarios
 from clipmux.bench.decoding import Differences
-from clipmux.bench.inference import EAGER, Until, check_batches, noise_batch, open_way
+from clipmux.bench.inference import EAGER, Until, check_batches, in_parallel, noise_batch, open_way
 from clipmux.bench.natural import Footage, parse_kinds
 from clipmux.bench.scenarios import Load
-from clipmux.bench.stages import Cost, ideal
+from clipmux.bench.stages import Cost, _Process, ideal
+from clipmux.bench.videos import write_short_videos
 from clipmux.bench.watch import Growth
+from clipmux.engine.backends import Runner
+from clipmux.engine.backends.null import NullBackend
+from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import read_model
+from clipmux.workers.sources import Video
 
 
 def bench(*args: object, json_file: Path) -> Measured:
@@ -126,6 +137,51 @@ def test_end_to_end_beside_its_stages_alone(tmp_path: Path) -> None:
     assert "peak memory is the PSS of all processes together" in measured.printed
 
 
+def test_a_report_of_end_to_end(null_model: Path, short_videos: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    options = ["--model", null_model, "--backend", "null", "--videos", 3, "--alone", 0.2, "--repeats", 1]
+    done = clipmux("bench", "end-to-end", short_videos, *options, "--html", page)
+    assert done.returncode == 0, done.stderr
+    assert "latency CDF" in page.read_text()
+
+
+def test_a_broken_first_video_neither_ends_a_benchmark_nor_is_a_prediction(null_model: Path, tmp_path: Path) -> None:
+    write_short_videos(tmp_path / "videos", 2, frames=16, size=(64, 48))
+    (tmp_path / "videos" / "0-broken.mp4").write_bytes(b"no video")
+    options = ["--model", null_model, "--backend", "null", "--workers", 1, "--null-delay", "300+0", "--alone", 0.2]
+    measured = bench("end-to-end", tmp_path / "videos", *options, json_file=tmp_path / "out.json")
+    assert measured("failed_videos") == 1
+    assert measured("first_prediction") >= measured("start") + 0.3  # not that of the failure
+    assert measured.content["videos"] == {"size": "64x48"}
+
+
+def test_the_least_that_a_first_prediction_takes_has_all_runners(
+    null_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noted(NullBackend):
+        def open_runner(self) -> Runner:
+            runner, batches = super().open_runner(), []
+            seen.append(batches)
+
+            class Noting:
+                def infer(self, clips: Any) -> Any:
+                    batches.append(len(clips))
+                    return runner.infer(clips)
+
+            return Noting()  # type: ignore[return-value]
+
+    seen: list[list[int]] = []
+    backend = Noted(read_model(str(null_model)), max_batch=4, delay_ms=(0.0, 0.0))
+    backend.runners = 2
+    monkeypatch.setattr(alone, "_backend", lambda *_: backend)
+    (video,) = write_short_videos(tmp_path, 1, frames=16 * 11, size=(64, 48))
+    videos = [Video("broken", tmp_path / "none.mp4", "file"), Video("good", video.path, "file")]
+    config = EngineConfig(model=str(null_model), backend="null")
+    answer = alone._first(config, {"videos": [one.to_dict() for one in videos]}, lambda: None)
+    assert answer["clips"] == 11
+    assert seen == [[4, 3], [4]]
+
+
 @two_devices
 def test_end_to_end_on_two_devices(tmp_path: Path) -> None:
     options = ["--videos", 6, "--frames", 40, "--kind", "h264-mp4:64x48", "--alone", 0.2, "--device", TWO]
@@ -163,6 +219,51 @@ def test_a_benchmark_that_is_stopped_leaves_nothing_behind(null_model: Path, num
     _, complained = process.communicate(timeout=60)
     assert process.returncode == 130, complained
     assert complained.strip().endswith("clipmux: interrupted")
+
+
+def test_a_stage_that_is_interrupted_as_it_starts_is_gone(null_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Process, "_tell", interrupted)
+    process = _Process({"stage": "inference", "config": EngineConfig(model=str(null_model)).to_json()})
+    with pytest.raises(KeyboardInterrupt):
+        process.__enter__()
+    assert process._popen.returncode == -signal.SIGKILL
+    assert process._timer.daemon
+    process._timer.join(10)
+    assert not process._timer.is_alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_inference_that_is_stopped_ends_as_it_should(number: int) -> None:
+    process = started("bench", "inference", "demo", "--batch", 8, "--duration", 60)
+    assert process.stdout is not None
+    process.stdout.readline()  # what it runs on is told before it begins
+    time.sleep(1)
+    process.send_signal(number)
+    _, complained = process.communicate(timeout=60)
+    assert process.returncode == 130, complained
+    assert complained.strip().endswith("clipmux: interrupted")
+
+
+def test_runners_that_are_interrupted_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work = threading.Event()
+
+    class Slow:
+        def infer(self, _: Any) -> None:
+            at_work.set()
+            time.sleep(0.05)
+
+    def interrupt() -> float:
+        at_work.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "process_time", interrupt)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        in_parallel([Slow(), Slow()], np.zeros(1, np.uint8), Until(seconds=60))  # type: ignore[list-item]
+    assert threading.active_count() == before
 
 
 def has_inference(pid: int) -> bool:
@@ -254,6 +355,14 @@ def test_it_also_runs_as_a_module(null_model: Path, tmp_path: Path) -> None:
         (["sweep", "--workers", "0,1"], "--workers has 0"),
         (["end-to-end", "--null-delay", "1"], "--null-delay is '1'"),
         (["end-to-end", "nowhere.mp4", "--backend", "null"], "'nowhere.mp4'"),
+        (["decode", "nowhere.mp4"], "there is no 'nowhere.mp4'"),
+        (["decode", "https://example.org/a.mp4"], "there is no"),
+        (["inference", "demo", "--scenario", "offline", "--max-batch", 0], "--max-batch is 0: give 1 to 64"),
+        (["inference", "demo", "--scenario", "offline", "--max-batch", 65], "--max-batch is 65"),
+        (["inference", "demo", "--scenario", "offline", "--max-delay", -1], "--max-delay is -1"),
+        (["inference", "demo", "--json", "/proc/x.json"], "--json is '/proc/x.json', which cannot be written"),
+        (["inference", "demo", "--html", "/proc/x.html"], "--html is '/proc/x.html', which cannot be written"),
+        (["cluster", "--videos", 5, "--simulated", 0.001, "--warm-up", 0], "nothing was done in the 0.001 s"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(args: list[object], says: str) -> None:
@@ -261,6 +370,74 @@ def test_what_cannot_be_measured_is_one_sentence(args: list[object], says: str) 
     assert done.returncode == 2, done.stdout + done.stderr
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["decode", "streams"])
+def test_a_file_that_is_no_video_is_one_sentence(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.mp4"
+    file.write_bytes(b"no video")
+    done = clipmux("bench", command, file)
+    assert done.returncode == 1, done.stderr
+    assert "cannot be read as a video" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_videos_of_a_frame_are_simulated() -> None:
+    done = clipmux("bench", "cluster", "--videos", 5, "--seconds", 0.01, "--hosts", 2, "--simulated", 0.1)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_only_one_of_two_loads_needs_is_there() -> None:
+    options = ["--hosts", 2, "--inference-hosts", 1, "--devices", 1, "--simulated", 0.5]
+    done = clipmux("bench", "cluster", "--streams", 5, "--videos", 5, *options)
+    assert done.returncode == 0, done.stderr
+    assert "supervisor in use" in done.stdout
+
+
+def test_models_of_one_name_go_by_their_folders(null_model: Path, short_videos: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(null_model, tmp_path / "other")
+    options = ["--backend", "null", "--workers", 1, "--batch", 8, "--videos", 2, "--model", null_model]
+    measured = bench("sweep", short_videos, *options, "--model", other, json_file=tmp_path / "out.json")
+    for folder in (null_model, other):
+        assert measured("clips", model=str(folder.resolve())) > 0
+    fastest = next(line for line in measured.printed.splitlines() if line.startswith("fastest: "))
+    assert any(f"fastest: {folder.resolve()} " in fastest for folder in (null_model, other))
+
+
+def test_a_device_of_some_cores_is_measured_on_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = os.sched_getaffinity(0)
+    one = min(there)
+    found: list[set[int]] = []
+    load = inference.noise_batch
+
+    def noting(model: Any, count: int) -> Any:
+        found.append(os.sched_getaffinity(0))
+        return load(model, count)
+
+    monkeypatch.setattr(inference, "noise_batch", noting)
+    monkeypatch.setattr(scenarios, "noise_batch", noting)
+    console = Console(file=io.StringIO())
+    device = f"cpu:{one}"
+    options: dict[str, Any] = {"device": device, "repeats": 1, "console": console}
+    inference.inference(["demo"], batches=[1], until=Until(calls=1), **options)
+    scenarios.scenario(["demo"], Load("offline", seconds=0.1), backend="auto", max_batch=1, max_delay_s=0.0, **options)
+    assert found == [{one}, {one}]
+    assert os.sched_getaffinity(0) == there
+    with pytest.raises(UsageError, match="not among the cores"):
+        inference.inference(["demo"], batches=[1], until=Until(calls=1), **{**options, "device": "cpu:9999"})
+    assert os.sched_getaffinity(0) == there
+
+
+def test_what_the_backend_prefers_is_not_bound_by_other_batches(null_model: Path) -> None:
+    measured = inference.inference(
+        [str(null_model)],
+        backends=["null"],
+        batches=[0, 1],
+        until=Until(calls=1),
+        repeats=1,
+        console=Console(file=io.StringIO()),
+    )
+    assert {figure.at["batch"] for figure in measured.figures} == {64, 1}
 
 
 def test_differences_are_counted_exactly() -> None:

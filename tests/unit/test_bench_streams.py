@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipmux.bench.streams import Trial, fair_shares, search
-from clipmux.engine.errors import ClipmuxError
+from clipmux.bench import streams
+from clipmux.bench.streams import Trial, fair_shares, frame_rate, search
+from clipmux.bench.videos import write_short_videos
+from clipmux.engine.errors import ClipmuxError, UsageError, VideoError
 
 
 def trial(number: int, **changed: object) -> Trial:
@@ -76,3 +85,33 @@ def test_what_holds_for_a_short_time_only_is_not_sustained() -> None:
 def test_nothing_is_sustained() -> None:
     with pytest.raises(ClipmuxError, match="not even one"):
         search(lambda number, _: trial(number, dropped=1), 20, 60.0, 0.5)
+
+
+def mark(at: float, **frames: int) -> Any:
+    streams = {int(name[1:]): (count, 0, 0) for name, count in frames.items()}
+    weights = dict.fromkeys(streams, 1.0)
+    none: Counter[str] = Counter()
+    return SimpleNamespace(
+        at=at, clips=0, latency=none, drops=none, busy=0.0, streams=streams, weights=weights, memory=1
+    )
+
+
+def test_a_file_is_at_pace_by_its_own_rate() -> None:
+    found = streams._between(mark(0.0, s0=0, s1=0), mark(10.0, s0=250, s1=600), 1, 2, 25.0 + 60.0)
+    assert found.at_pace == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)])
+def test_the_rate_is_the_files_own(tmp_path: Path, rate: Fraction) -> None:
+    (video,) = write_short_videos(tmp_path, 1, frames=50, size=(64, 48), rate=rate)
+    assert frame_rate(video.path) == pytest.approx(float(rate))
+
+
+def test_files_of_no_rate_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(VideoError, match="cannot be read as a video"):
+        frame_rate(tmp_path / "broken.mp4")
+    monkeypatch.setattr(streams, "_open", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(streams, "video_stream", lambda *_: SimpleNamespace(average_rate=None))
+    with pytest.raises(UsageError, match=r"'a\.mp4' does not say how many frames"):
+        frame_rate(Path("a.mp4"))

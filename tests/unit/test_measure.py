@@ -156,3 +156,15 @@ def test_a_result_that_could_not_be_written_is_refused_before_measuring(tmp_path
     for bad in (tmp_path, tmp_path / "no" / "such.json"):
         with pytest.raises(UsageError, match="--json is"):
             check_json(bad)
+
+
+def test_whether_a_result_can_be_written_is_tried_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--json is '/proc/x\.json', which cannot be written"):
+        check_json(Path("/proc/x.json"))
+    there, link = tmp_path / "there.json", tmp_path / "link.json"
+    there.write_text("{}")
+    link.symlink_to(tmp_path / "led-to.json")
+    for path in (tmp_path / "new.json", there, link):
+        check_json(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "there.json"]
+    assert there.read_text() == "{}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import clipmux
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +96,12 @@ def test_a_plan_without_a_pace_is_a_fault_of_the_caller() -> None:
         plan(Load(1, 16), Site(), Stated(COSTS))
 
 
+def test_a_pace_without_an_accelerator_is_refused() -> None:
+    done = clipmux("plan", "--videos", 1000, "--clips-per-s", 2000)
+    assert done.returncode == 2
+    assert done.stderr.startswith("clipmux: --clips-per-s is 2000, the pace of an accelerator")
+
+
 def test_a_size_that_was_not_measured_is_said_to_be_assumed() -> None:
     seconds, source = frame_cost((340, 256))
     assert source.startswith("measured")
@@ -110,8 +117,8 @@ def figure(name: str, median: float, **at: Any) -> dict[str, Any]:
     return {"name": name, "unit": "", "at": at, "median": median, "min": median, "max": median, "runs": [median]}
 
 
-def result(benchmark: str, *figures: dict[str, Any], **model: Any) -> dict[str, Any]:
-    return {"benchmark": benchmark, "figures": figures, "model": model}
+def result(benchmark: str, *figures: dict[str, Any], video_size: str = "340x256", **model: Any) -> dict[str, Any]:
+    return {"benchmark": benchmark, "figures": figures, "model": model, "videos": {"size": video_size}}
 
 
 STATED = stated_costs((340, 256), precision="int8")
@@ -160,6 +167,24 @@ def test_of_several_models_one_is_to_be_named() -> None:
     with pytest.raises(UsageError, match="--precision"):
         measured(result("end-to-end", *both, device="cpu"))
     assert measured(result("end-to-end", *both, device="cpu"), "int8").infer_s == 40e-3
+
+
+def test_decoding_of_another_size_or_of_none_is_not_used_and_said_so() -> None:
+    for size, said in (("1280x720", "out.json is of 1280x720"), ("", "out.json does not tell one size of its videos")):
+        found = measured(result("end-to-end", *end_to_end("cpu"), video_size=size, device="cpu"))
+        assert found.costs.frame_s == STATED.costs.frame_s
+        assert found.sources["frame_s"] == f"{STATED.sources['frame_s']}; {said}"
+        assert found.infer_s == 40e-3
+    found = measured(result("simulate", figure("frame_s", 1.0), figure("send_s", 2.0), video_size=""))
+    assert (found.costs.frame_s, found.costs.send_s) == (STATED.costs.frame_s, 2.0)
+
+
+def test_a_precision_is_only_one_of_inference() -> None:
+    one = result("end-to-end", *end_to_end("cpu", precision="float32"), device="cpu")
+    assert measured(one, "int8").infer_s == STATED.infer_s
+    assert measured(one, "int8").costs.frame_s == pytest.approx(0.5e-3)
+    both = [*end_to_end("cpu", precision="bfloat16"), *end_to_end("cpu", precision="float32")]
+    assert measured(result("end-to-end", *both, device="cpu"), "int8").costs.frame_s == pytest.approx(0.5e-3)
 
 
 def test_the_engines_own_costs_come_from_bench_simulate() -> None:
