@@ -111,7 +111,7 @@ def test_files_of_no_rate_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(VideoError, match="cannot be read as a video"):
         frame_rate(tmp_path / "broken.mp4")
-    monkeypatch.setattr(streams, "_open", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(streams, "open_container", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(streams, "video_stream", lambda *_: SimpleNamespace(average_rate=None))
     with pytest.raises(UsageError, match=r"'a\.mp4' does not say how many frames"):
         frame_rate(Path("a.mp4"))
