@@ -12,5 +12,6 @@ def plan(
     rows: Taps,
     columns: Taps,
     colour: tuple[int, int, int, int, int, int],
+    for_all: bool = ...,
 ) -> object: ...
 def pixels(plan: object, out: Any, y: Any, y_line: int, u: Any, u_line: int, v: Any, v_line: int) -> None: ...

@@ -1,15 +1,14 @@
 """Planes of YUV to the scaled crop in RGB, in numpy: bit for bit what ``_planes.c`` computes, where that was not built.
 
-The arithmetic, in whole numbers of 16 bits. A *share* is the upper half of a 32-bit product: value · weight / 65536,
-rounded down. Colours count in 1/64 of an 8-bit step, from 320 such steps below black on, so that nothing is ever
-negative.
+The arithmetic, in whole numbers of 16 bits:
 
-1. chroma: what a sample adds to the luma of R, G and B, in 1/4 of a step. A pixel gets ¾ of its own sample's and ¼ of
-   the neighbour's, first down, in 1/16, then across, in 1/64: samples lie midway between their pixels, whatever tags
-   say, as libswscale has it, whose pictures are our yardstick;
-2. colour: luma and that, clipped to 0…255;
-3. rows: each of the crop's rows is the sum of its taps' shares, and what rounding down took from them on average;
-4. columns: the same along the other axis, rounded to whole steps.
+1. chroma: what a sample adds to the luma of R, G and B, in 1/8 of a step of luma (of 255). A pixel gets ¾ of its own
+   sample's and ¼ of the neighbour's, first across, in 1/32, then down, in 1/64: samples lie midway between their
+   pixels, whatever tags say, as libswscale has it, whose pictures are our yardstick;
+2. colour: luma and that, in whole steps from black, clipped to white. Lines of chroma are up to 1/4 of a step too high
+   and too low in turn, so that plain areas are not rounded all the same way;
+3. rows: each of the crop's rows is the weighted sum of its taps, and stretched from black … white to 0 … 255;
+4. columns: the same along the other axis, without stretching. Each is rounded to a whole step.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ import numpy.typing as npt
 from .taps import Taps
 
 FRACTION_BITS = 6
-CHROMA_SHIFT = 4
-BASE = 320 << FRACTION_BITS
-WHITE = 255 << FRACTION_BITS
+LUMA_BITS = 8 + FRACTION_BITS
+CHROMA_SHIFT = 3
+DITHER = 1 << 4
+WEIGHT_BITS = 7
 
 Numbers = npt.NDArray[Any]
-"""uint32, of which 16 bits are in use."""
+"""int32, of which 16 bits are in use."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +69,9 @@ def plan(
         chroma_width: columns of a chroma plane.
         rows: what makes the crop's rows.
         columns: what makes the crop's columns.
-        colour: black in 1/64, then the factors of luma, of V in red, of U and of V in green (subtracted), and of U in
-            blue, in 1/16384.
+        colour: what to subtract from luma, in 1/64 of a step: black, and what makes a fraction that is dropped one that
+            is rounded; how far white is above black, in steps; then the factors of V in red, of U and of V in green
+            (subtracted), and of U in blue, as parts of luma's, in 1/16384.
     """
     return Plan(bits, across, down, halved, chroma_height, chroma_width, rows, columns, colour)
 
@@ -86,48 +87,47 @@ def pixels(
     height = _reach(plan.rows)
     chroma_width = -(-_reach(plan.columns) // plan.across)
     luma = _samples(y, y_line, plan.bits, height << plan.halved, chroma_width * plan.across << plan.halved)
+    luma = luma << LUMA_BITS - plan.bits
     if plan.halved:
-        luma = luma.reshape(height, 2, chroma_width, 2).sum(axis=(1, 3), dtype=np.uint32) >> 2
+        luma = luma.reshape(height, 2, chroma_width, 2).sum(axis=(1, 3), dtype=np.int32) >> 2
     us, vs = (
-        _samples(plane, line, plan.bits, plan.chroma_height, plan.chroma_width)
+        _samples(plane, line, plan.bits, plan.chroma_height, plan.chroma_width) << 16 - plan.bits
         for plane, line in ((u, u_line), (v, v_line))
     )
-    black, gain, *_ = plan.colour
-    luma = _share(luma, gain)
-    for channel, chroma in enumerate(_chroma(plan, us, vs, BASE - black)):
-        colour = np.clip(luma + _spread(plan, chroma, height, chroma_width), BASE, BASE + WHITE)
-        value = _scaled(_scaled(colour, plan.rows).T, plan.columns).T
-        least = BASE - (1 << FRACTION_BITS - 1)
-        out[..., channel] = np.minimum((np.maximum(value, least) - least) >> FRACTION_BITS, 255)
+    white = plan.colour[1]
+    for channel, chroma in enumerate(_chroma(plan, us, vs)):
+        colour = np.clip(luma + _spread(plan, chroma, height, chroma_width) >> FRACTION_BITS, 0, white)
+        out[..., channel] = _scaled(_scaled(colour, plan.rows).T, plan.columns).T
 
 
-def _chroma(plan: Plan, us: Numbers, vs: Numbers, base: int) -> tuple[Numbers, Numbers, Numbers]:
-    """What chroma adds to red, green and blue."""
-    _, _, red_v, green_u, green_v, blue_u = plan.colour
-    base += 1 << CHROMA_SHIFT - 1
-    return (
-        _share(vs, red_v) + (base - red_v // 2) >> CHROMA_SHIFT,
-        base + green_u // 2 + green_v // 2 - _share(us, green_u) - _share(vs, green_v) >> CHROMA_SHIFT,
-        _share(us, blue_u) + (base - blue_u // 2) >> CHROMA_SHIFT,
-    )
+def _chroma(plan: Plan, us: Numbers, vs: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """What chroma adds to red, green and blue, less black."""
+    black, _, red_v, green_u, green_v, blue_u = plan.colour
+    base = (1 << CHROMA_SHIFT - 1) - black
+    in_turn = np.where(np.arange(plan.chroma_height) % 2, DITHER, -DITHER)[:, None]
+    red = base - red_v // 2 + _share(vs, red_v)
+    green = base + green_u // 2 + green_v // 2 - _share(us, green_u) - _share(vs, green_v)
+    blue = base - blue_u // 2 + _share(us, blue_u)
+    return red + in_turn >> CHROMA_SHIFT, green + in_turn >> CHROMA_SHIFT, blue + in_turn >> CHROMA_SHIFT
 
 
 def _spread(plan: Plan, chroma: Numbers, height: int, width: int) -> Numbers:
     """Chroma for every pixel, ``[height, width · across]``; ``width`` counts samples."""
-    if plan.down == 1:
-        chroma = _blend(chroma, chroma)
-    else:
-        rows = np.arange(height)
-        above = rows // 2
-        beyond = np.clip(above + np.where(rows % 2, 1, -1), 0, plan.chroma_height - 1)
-        chroma = _blend(chroma[above], chroma[beyond])
-    near = chroma[:height, :width]
+    near = chroma[:, :width]
     if plan.across == 1:
-        return _blend(near, near)
-    columns = np.arange(width)
-    even = _blend(near, chroma[:height, np.maximum(columns - 1, 0)])
-    odd = _blend(near, chroma[:height, np.minimum(columns + 1, plan.chroma_width - 1)])
-    return np.stack((even, odd), axis=-1).reshape(height, 2 * width)
+        wide = 4 * near
+    else:
+        columns = np.arange(width)
+        even = 3 * near + chroma[:, np.maximum(columns - 1, 0)]
+        odd = 3 * near + chroma[:, np.minimum(columns + 1, plan.chroma_width - 1)]
+        wide = np.stack((even, odd), axis=-1).reshape(plan.chroma_height, 2 * width)
+    if plan.down == 1:
+        return 2 * wide[:height]
+    rows = np.arange(height)
+    above = rows // 2
+    beyond = np.clip(above + np.where(rows % 2, 1, -1), 0, plan.chroma_height - 1)
+    spread: Numbers = wide[above] + (wide[above] + wide[beyond] + 1 >> 1)
+    return spread
 
 
 def _samples(plane: Any, line: int, bits: int, rows: int, columns: int) -> Numbers:
@@ -138,24 +138,21 @@ def _samples(plane: Any, line: int, bits: int, rows: int, columns: int) -> Numbe
         raise ValueError(f"a plane of {len(values)} bytes, {line} a line, is too small for {rows} lines of {width}")
     lines = np.lib.stride_tricks.as_strided(values, (rows, width), (line, 1), writeable=False)
     samples = lines if bits == 8 else np.ascontiguousarray(lines).view("<u2")
-    return samples.astype(np.uint32) << 16 - bits
+    return samples.astype(np.int32)
 
 
 def _scaled(values: Numbers, taps: Taps) -> Numbers:
     """Outputs for inputs, along the first axis."""
-    sums = np.empty((len(taps.starts), values.shape[1]), np.uint32)
-    sums[:] = taps.biases[:, None]
+    sums = np.full((len(taps.starts), values.shape[1]), 1 << WEIGHT_BITS - 1, np.int32)
     for tap, weights in enumerate(taps.weights.T):
-        sums += _share(values[taps.starts + tap], weights[:, None])
-    return sums
+        sums += values[taps.starts + tap] * weights[:, None].astype(np.int32)
+    return sums >> WEIGHT_BITS
 
 
-def _share(values: Numbers, weights: npt.NDArray[np.uint16] | int) -> Numbers:
-    return values * np.asarray(weights, np.uint32) >> 16
-
-
-def _blend(near: Numbers, far: Numbers) -> Numbers:
-    return 3 * near + far
+def _share(values: Numbers, weight: int) -> Numbers:
+    """value · weight / 65536, rounded down."""
+    shares: Numbers = values * weight >> 16
+    return shares
 
 
 def _reach(taps: Taps) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-ONE = 1 << 16
-"""What stands for 1, so that the upper half of a product of 16-bit numbers is the share itself."""
+ONE = 1 << 7
+"""What stands for 1: sums of shares of bytes fit into 16 bits."""
 
 Matrix = npt.NDArray[np.float64]
 """``[outputs, inputs]``."""
@@ -24,13 +24,11 @@ class Taps:
 
     Args:
         starts: int32 ``[outputs]``, the first input that each output needs.
-        weights: uint16 ``[outputs, taps]`` of the inputs from there on, in units of 1/``ONE``; 1 is one unit less.
-        biases: uint16 ``[outputs]``, what rounding down takes from the sum of that many shares, on average.
+        weights: uint8 ``[outputs, taps]`` of the inputs from there on, in units of 1/``ONE``.
     """
 
     starts: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.uint16]
-    biases: npt.NDArray[np.uint16]
+    weights: npt.NDArray[np.uint8]
 
 
 def crop_offset(size: int, crop: int) -> int:
@@ -62,16 +60,17 @@ def of_pairs(matrix: Matrix) -> Matrix:
     return pairs
 
 
-def fixed_point(matrix: Matrix) -> Taps:
-    """A matrix in fixed point; what rounding leaves over goes to the largest weight of each row."""
-    outputs, inputs = matrix.shape
+def fixed_point(matrix: Matrix, gain: float = 1.0) -> Taps:
+    """A matrix times ``gain`` in fixed point.
+
+    The sums of its rows, which are 1, come out alike: what rounding takes from a weight, the next one gets.
+    """
+    inputs = matrix.shape[1]
     needed = matrix > 0
     starts = needed.argmax(axis=1)
     taps = int((inputs - needed[:, ::-1].argmax(axis=1) - starts).max())
     starts = np.minimum(starts, inputs - taps)
-    columns = starts[:, None] + np.arange(taps)
-    rows = np.arange(outputs)
-    weights = np.rint(np.take_along_axis(matrix, columns, axis=1) * ONE).astype(np.int64)
-    weights[rows, weights.argmax(axis=1)] += ONE - weights.sum(axis=1)
-    biases = ((weights > 0).sum(axis=1) + 1) // 2
-    return Taps(starts.astype(np.int32), np.minimum(weights, ONE - 1).astype(np.uint16), biases.astype(np.uint16))
+    shares = np.take_along_axis(matrix, starts[:, None] + np.arange(taps), axis=1)
+    sums = np.floor(np.cumsum(shares, axis=1) * round(gain * ONE) + 0.5)
+    weights = np.diff(sums, axis=1, prepend=0)
+    return Taps(starts.astype(np.int32), weights.astype(np.uint8))
