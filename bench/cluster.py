@@ -341,7 +341,9 @@ def _batcher(topology: Topology, load: Videos | Streams) -> Waiting[Clip]:
     """As engine/inference.py has it for either."""
     size = topology.pace.batch
     if isinstance(load, Videos):
-        return Batcher(size=size, max_delay=load.max_delay_s, runners=topology.pace.runners)
+        return Batcher(
+            size=size, max_delay=load.max_delay_s, video_of=lambda clip: clip.video, runners=topology.pace.runners
+        )
     return FairBatcher(
         size=size,
         max_delay=load.max_delay_s,

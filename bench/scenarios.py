@@ -122,7 +122,7 @@ class Desk:
         Raises:
             ClipmuxError: the device failed.
         """
-        batcher: Batcher[int] = Batcher(size=self.batch, max_delay=self._max_delay_s)
+        batcher: Batcher[int] = Batcher(size=self.batch, max_delay=self._max_delay_s, video_of=int)
         latencies: npt.NDArray[np.float64] = np.zeros(len(arrivals))
         batches: list[int] = []
         came = answered = 0

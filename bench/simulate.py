@@ -325,7 +325,12 @@ class _Run:
         self._inference = Inference(
             self._clock,
             self._cores.process(),
-            Batcher(size=setup.pace.batch, max_delay=setup.max_delay_s, runners=setup.pace.runners),
+            Batcher(
+                size=setup.pace.batch,
+                max_delay=setup.max_delay_s,
+                video_of=lambda clip: clip.video,
+                runners=setup.pace.runners,
+            ),
             setup.pace,
             take_s=setup.costs.take_s,
             scored=self._scored,

@@ -112,10 +112,16 @@ class Inference:
         """Where clips wait for the device, and how many may be on their way: of streams, as many as there is room."""
         size = self._backend.preferred_batch
         if (content := setting.content.get("live")) is None:
-            return Batcher(size=size, max_delay=config.max_delay_s, runners=self._backend.runners), AHEAD * size
+            batcher: Batcher[Clip] = Batcher(
+                size=size,
+                max_delay=config.max_delay_s,
+                video_of=lambda clip: clip.key.video,
+                runners=self._backend.runners,
+            )
+            return batcher, AHEAD * size
         live = LiveConfig.from_json(content)
         capacity = max(size, live.max_streams * live.clips_in_time)
-        batcher: FairBatcher[Clip] = FairBatcher(
+        fair: FairBatcher[Clip] = FairBatcher(
             size=size,
             max_delay=config.max_delay_s,
             max_latency=live.max_latency_s,
@@ -124,7 +130,7 @@ class Inference:
             decoded_at=lambda clip: clip.decoded_at,
             runners=self._backend.runners,
         )
-        return batcher, capacity
+        return fair, capacity
 
     def _warm_up(self) -> None:
         """One empty clip, so that a device or network that cannot work says so before any video is handed out."""

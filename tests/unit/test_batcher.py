@@ -13,8 +13,12 @@ ticks = st.integers(0, 6).map(lambda quarters: quarters / 4)  # exact in binary,
 steps = st.lists(st.tuples(st.sampled_from(["add", "take", "take"]), ticks, st.booleans(), st.booleans()), max_size=60)
 
 
+def one_video(_: int) -> int:
+    return 0
+
+
 def filled(count: int, size: int = 4) -> Batcher[int]:
-    batcher: Batcher[int] = Batcher(size=size, max_delay=DELAY)
+    batcher: Batcher[int] = Batcher(size=size, max_delay=DELAY, video_of=one_video)
     for item in range(count):
         batcher.add(item, now=10.0)
     return batcher
@@ -72,7 +76,7 @@ def test_there_is_room_for_two_batches() -> None:
     ],
 )
 def test_the_last_clips_are_shared_out_among_runners(clips: int, runners: int, sizes: list[int]) -> None:
-    batcher: Batcher[int] = Batcher(size=8, max_delay=DELAY, runners=runners)
+    batcher: Batcher[int] = Batcher(size=8, max_delay=DELAY, video_of=one_video, runners=runners)
     for item in range(clips):
         batcher.add(item, now=10.0)
     taken = []
@@ -82,7 +86,7 @@ def test_the_last_clips_are_shared_out_among_runners(clips: int, runners: int, s
 
 
 def test_while_more_are_on_their_way_nothing_is_shared_out() -> None:
-    batcher: Batcher[int] = Batcher(size=8, max_delay=DELAY, runners=2)
+    batcher: Batcher[int] = Batcher(size=8, max_delay=DELAY, video_of=one_video, runners=2)
     for item in range(8):
         batcher.add(item, now=10.0)
     assert len(batcher.take(10.0, idle=True, more=True)) == 8
@@ -93,11 +97,72 @@ def test_nothing_waits_for_nothing(more: bool) -> None:
     assert filled(0).take(99.0, idle=True, more=more) == []
 
 
+def clips(videos: str, size: int = 4) -> Batcher[str]:
+    """Clips of videos 0 to 9, named after them and after their places."""
+    batcher: Batcher[str] = Batcher(size=size, max_delay=DELAY, video_of=lambda clip: int(clip[0]))
+    for place, video in enumerate(videos):
+        batcher.add(f"{video}{'abcdefghijklmnop'[place]}", now=10.0)
+    return batcher
+
+
+def test_videos_go_in_order_and_their_clips_as_they_came() -> None:
+    batcher = clips("1010")
+    assert batcher.take(10.0, idle=True, more=True) == ["0b", "0d", "1a", "1c"]
+    batcher = clips("21021021", size=3)
+    assert [batcher.take(10.0, idle=True, more=True) for _ in range(2)] == [["0c", "0f", "1b"], ["1e", "1h", "2a"]]
+
+
+def test_what_came_first_says_when_a_partial_batch_is_due_whatever_goes_before_it() -> None:
+    batcher = clips("9")
+    for place in range(5):
+        batcher.add(f"1{place}", now=10.5)
+    assert batcher.take(10.5, idle=True, more=True) == ["10", "11", "12", "13"]
+    assert batcher.due(10.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("videos", "batches"),
+    [
+        ("0000001111111", ["0000", "00", "1111"]),  # its rest goes alone, and no other's does
+        ("0000111112222", ["0000", "1111", "1222"]),  # there is no rest
+        ("0001111122222", ["0001", "1111", "2222"]),  # the first batch waits for nobody's end
+        ("0011001111111", ["0000", "1111", "1111"]),
+    ],
+)
+def test_the_rest_of_the_first_video_goes_alone(videos: str, batches: list[str]) -> None:
+    batcher = clips(videos)
+    taken = [batcher.take(10.0, idle=True, more=True) for _ in batches]
+    assert ["".join(clip[0] for clip in batch) for batch in taken] == batches
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40))
+def test_any_videos(size: int, sequence: list[tuple[int, bool]]) -> None:
+    """Every clip goes once, none before one of an earlier video that waits, and a video's clips as they came."""
+    batcher: Batcher[tuple[int, int]] = Batcher(size=size, max_delay=DELAY, video_of=lambda clip: clip[0])
+    waiting: list[tuple[int, int]] = []
+    short = 0
+    for place, (video, take) in enumerate(sequence):
+        batcher.add((video, place), 0.0)
+        waiting.append((video, place))
+        full = len(waiting) >= size
+        batch = batcher.take(0.0, idle=True, more=True) if take else []
+        assert batch == sorted(waiting)[: len(batch)]
+        assert bool(batch) == (take and full)
+        short += bool(batch) and len(batch) < size
+        waiting = [clip for clip in waiting if clip not in batch]
+    assert short <= 1
+    while batch := batcher.take(0.0, idle=True, more=False):
+        assert batch == sorted(waiting)[: len(batch)]
+        waiting = [clip for clip in waiting if clip not in batch]
+    assert not waiting
+
+
 @settings(deadline=None)
 @given(st.integers(1, 5), steps)
 def test_any_sequence(size: int, sequence: list[tuple[str, float, bool, bool]]) -> None:
     """Against a plain list: what goes, when, in which order; in the end every clip went exactly once."""
-    batcher: Batcher[int] = Batcher(size=size, max_delay=DELAY)
+    batcher: Batcher[int] = Batcher(size=size, max_delay=DELAY, video_of=one_video)
     waiting: list[tuple[float, int]] = []
     taken: list[int] = []
     now, added = 0.0, 0
@@ -125,4 +190,4 @@ def test_any_sequence(size: int, sequence: list[tuple[str, float, bool, bool]]) 
 @pytest.mark.parametrize(("size", "delay"), [(0, 1.0), (-1, 1.0), (1, -0.1)])
 def test_sizes_and_delays_that_cannot_be(size: int, delay: float) -> None:
     with pytest.raises(ValueError, match=f"size {size} .* max_delay {delay}"):
-        Batcher(size=size, max_delay=delay)
+        Batcher(size=size, max_delay=delay, video_of=one_video)
