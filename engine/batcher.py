@@ -110,13 +110,13 @@ class Batcher(Generic[Item]):
 
     def _without_others(self, videos: list[int]) -> int:
         """How many clips of a batch to take: the rest of the first video if they are that, else all of them."""
+        if not self._only_first:
+            return len(videos)
         begun = self._first is not None
-        if not begun:
-            self._first = videos[0]
-        if self._only_first and videos[-1] != self._first:
-            self._only_first = False
-            return (begun and videos.count(self._first)) or len(videos)
-        return len(videos)
+        first = self._first = videos[0] if self._first is None else self._first
+        rest = videos.count(first)
+        self._only_first = rest == len(videos)
+        return rest if begun and rest else len(videos)
 
     def full(self, *, idle: bool) -> bool:  # noqa: ARG002  (a busy device gets full batches too)
         """Whether a full batch would go at once to a device that has a place."""

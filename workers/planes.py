@@ -1,4 +1,4 @@
-"""Planes of YUV to the scaled crop in RGB, in numpy: bit for bit what ``_planes.c`` computes, where that was not built.
+"""Planes of YUV to the scaled crop in RGB, in numpy: bit for bit what ``_planes*.c`` compute, where that was not built.
 
 The arithmetic, in whole numbers of 16 bits:
 

@@ -37,8 +37,8 @@ ENDINGS = frozenset((
 FRAME_NAME = re.compile(r"image_([0-9]+)\.(?:jpg|jpeg|png)", re.IGNORECASE)
 """The name of a frame in a frame folder; the reference's are ``image_00001.jpg``, the first number being 1."""
 
-LONGEST = 1 << 16
-"""Characters of a path at most, which is what a message holds; no system has files with such paths."""
+LONGEST = 1 << 15
+"""Characters of a path at most: a message must hold a sentence about it, too. No system has files with such paths."""
 
 KINDS = ("file", "frames")
 NAMES = ("stem", "path")

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from clipmux.engine.errors import MessageError, UsageError
+from clipmux.engine.errors import MessageError, UsageError, VideoError
+from clipmux.engine.messages import VideoFailed
 from clipmux.workers import sources
+from clipmux.workers.decode import decode
 from clipmux.workers.sources import Listing, Video, list_annotated, list_videos, video_at
 
 
@@ -233,11 +235,19 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_paths_that_are_too_long_for_a_message(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
-    long = "x" * 65_533 + ".mp4"
+    long = "x" * 32_765 + ".mp4"
     listing = listed("-", stdin=f"{long}\n{tmp_path / 'a.mp4'}\nhttps://host/{long}\n")
     assert ids(listing) == ["a"]
     assert [name for name, _ in listing.skipped] == [f"{'x' * 80}…", f"https://host/{'x' * 67}…"]
-    assert listing.skipped[0][1].startswith("its path has 65,537 characters, and 65,536 at most are possible")
+    assert listing.skipped[0][1].startswith("its path has 32,769 characters, and 32,768 at most are possible")
+
+
+def test_the_longest_path_that_is_possible_can_be_told_of() -> None:
+    (video,) = listed("-", stdin=f"{'x' * 32_764}.mp4\n").videos
+    with pytest.raises(VideoError) as raised:
+        next(iter(decode(video)))
+    error = raised.value
+    VideoFailed(0, 1, video.video_id, video.shown, error.stage, error.kind, error.message)
 
 
 # --- links -----------------------------------------------------------------------------------------------------------
