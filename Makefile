@@ -22,7 +22,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PACKAGES := engine workers build bench
 SOURCES := $(shell find $(PACKAGES) -type f -not -path '*/__pycache__/*' -not -path 'build/__editable__*')
-DECLARED := setup.cfg pyproject.toml constraints.txt
+DECLARED := setup.cfg setup.py pyproject.toml constraints.txt
 
 .PHONY: run test lint types unit live-faults live-soak chaos soak mutants far-hosts ray fuzz bench dev clean
 

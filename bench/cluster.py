@@ -341,8 +341,8 @@ def _batcher(topology: Topology, load: Videos | Streams) -> Waiting[Clip]:
     """As engine/inference.py has it for either."""
     size = topology.pace.batch
     if isinstance(load, Videos):
-        return Batcher(
-            size=size, max_delay=load.max_delay_s, video_of=lambda clip: clip.video, runners=topology.pace.runners
+        return Batcher(  # which of a decoder's videos a clip is of is not told here: none is the first
+            size=size, max_delay=load.max_delay_s, video_of=lambda _: 0, runners=topology.pace.runners
         )
     return FairBatcher(
         size=size,

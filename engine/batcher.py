@@ -1,8 +1,8 @@
 """Which clips form the next batch. Pure: no sockets, no device, and the clock is passed in.
 
-Clips of the video that was handed out first go first: predictions are there sooner than if decoders took turns, and
-fewer videos are open at a time. The rest of the very first video goes alone, so that the first prediction waits for no
-clip of others; after that batches are as full as they can be.
+Clips go as they came, but for those of the first video, which overtake others, and whose last ones go alone if no batch
+has held others' yet: so the first prediction is there nearly as soon as if that video was the only one, for one batch
+that is not full. That no other video overtakes keeps all decoders at work.
 
 The batcher is work-conserving. A full batch goes as soon as there is a place for it. A partial one goes only to an
 *idle* device (a busy one loses nothing if its next batch goes on filling), and then only when nothing more is on its
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 class Waiting(Protocol[Item]):
-    """Clips waiting for the device, as inference sees them: all of them in order, or live ones (engine/fair.py)."""
+    """Clips waiting for the device, as inference sees them: all of them (below), or live ones (engine/fair.py)."""
 
     size: int
     """Clips in a full batch."""
@@ -55,12 +55,12 @@ class Waiting(Protocol[Item]):
 
 
 class Batcher(Generic[Item]):
-    """Clips waiting for the device, video by video as far as they are there.
+    """Clips waiting for the device, first come first served, but for the first video's.
 
     Args:
         size: clips in a full batch, at least 1.
         max_delay: seconds that a clip may wait for its batch to fill while the device is idle.
-        video_of: the number of a clip's video, in the order in which videos were handed out.
+        video_of: the number of a clip's video.
         runners: batches that the device works on at the same time.
     """
 
@@ -72,8 +72,8 @@ class Batcher(Generic[Item]):
         self._video_of = video_of
         self._runners = runners
         self._waiting: list[tuple[float, Item]] = []  # as they came
-        self._first: int | None = None  # the first batch's video
-        self._only_first = True  # all batches so far were of that one
+        self._first: int | None = None  # the video of the first clip that came
+        self._begun, self._only_first = False, True  # there was a batch; all so far were of that video
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -85,10 +85,12 @@ class Batcher(Generic[Item]):
 
     def add(self, item: Item, now: float) -> None:
         """Append a clip that arrived at ``now`` seconds."""
+        if self._first is None:
+            self._first = self._video_of(item)
         self._waiting.append((now, item))
 
     def take(self, now: float, *, idle: bool, more: bool) -> list[Item]:
-        """The next batch, videos in order and each one's clips as they came; empty if it is better to wait.
+        """The next batch; empty if it is better to wait.
 
         Args:
             now: seconds, of the same clock as ``add``'s.
@@ -101,22 +103,15 @@ class Batcher(Generic[Item]):
         size = min(count, self.size)
         if not more:  # half a batch at least: smaller ones cost more than they save
             size = min(size, max(self.size // 2, math.ceil(count / self._runners)))
-        videos = [self._video_of(item) for _, item in self._waiting]
-        order = sorted(range(count), key=videos.__getitem__)
-        size = self._without_others([videos[place] for place in order[:size]])
-        batch = [self._waiting[place][1] for place in order[:size]]
-        self._waiting = [self._waiting[place] for place in sorted(order[size:])]
+        of_first = [place for place in range(count) if self._video_of(self._waiting[place][1]) == self._first]
+        if self._only_first and self._begun and of_first:
+            size = min(size, len(of_first))
+        others = [place for place in range(count) if place not in set(of_first)]
+        batch = [self._waiting[place][1] for place in (of_first + others)[:size]]
+        self._waiting = [self._waiting[place] for place in sorted((of_first + others)[size:])]
+        self._begun = True
+        self._only_first = self._only_first and not (others and len(of_first) <= size)
         return batch
-
-    def _without_others(self, videos: list[int]) -> int:
-        """How many clips of a batch to take: the rest of the first video if they are that, else all of them."""
-        if not self._only_first:
-            return len(videos)
-        begun = self._first is not None
-        first = self._first = videos[0] if self._first is None else self._first
-        rest = videos.count(first)
-        self._only_first = rest == len(videos)
-        return rest if begun and rest else len(videos)
 
     def full(self, *, idle: bool) -> bool:  # noqa: ARG002  (a busy device gets full batches too)
         """Whether a full batch would go at once to a device that has a place."""

@@ -181,11 +181,13 @@ is_sound(Plan *plan)
         rises |= rows->starts[i] > rows->starts[i - 1];
         plan->falls |= rows->starts[i] < rows->starts[i - 1];
     }
-    return plan->bits >= 8 && plan->bits <= 14 && plan->black >= -(WHITEST << FRACTION_BITS) && plan->black <= WHITEST << FRACTION_BITS && plan->colour[WHITE] <= WHITEST &&
-           plan->rows.total <= MOST_GAIN && plan->colour[WHITE] * plan->rows.total + HALF_ONE < (WHITEST + 1) * ONE && plan->columns.total == ONE && (plan->across == 1 || plan->across == 2) &&
-           (plan->down == 1 || plan->down == 2) &&
+    const int most = WHITEST << FRACTION_BITS, white = plan->colour[WHITE];
+    return plan->bits >= 8 && plan->bits <= 14 && plan->black >= -most && plan->black <= most && white <= WHITEST &&
+           rows->total <= MOST_GAIN && white * rows->total + HALF_ONE < (WHITEST + 1) * ONE &&
+           plan->columns.total == ONE && (plan->across == 1 || plan->across == 2) && (plan->down == 1 || plan->down == 2) &&
            (plan->halved == 0 || (plan->halved == 1 && plan->across == 1 && plan->down == 1)) &&
-           !(rises && plan->falls) && plan->chroma_height > 0 && plan->chroma_width > 0 &&
+           !(rises && plan->falls) && plan->chroma_height > 0 && plan->chroma_height <= MOST && plan->chroma_width > 0 &&
+           plan->chroma_width <= MOST &&
            (rows->high + plan->down - 1) / plan->down <= plan->chroma_height &&
            (plan->columns.high + plan->across - 1) / plan->across <= plan->chroma_width;
 }
@@ -228,7 +230,7 @@ fits(const Plan *plan, int luma, const Py_buffer *view, Py_ssize_t line)
     const Py_ssize_t rows = luma ? plan->rows.high << plan->halved : plan->chroma_height;
     const Py_ssize_t pixels = (Py_ssize_t)(plan->low + plan->count) * plan->across << plan->halved;
     const Py_ssize_t width = (luma ? pixels : plan->chroma_width) * size;
-    if (line >= width && line <= PY_SSIZE_T_MAX / MOST && (rows - 1) * line + width <= view->len)
+    if (line >= width && width <= view->len && (rows == 1 || line <= (view->len - width) / (rows - 1)))
         return 1;
     PyErr_Format(PyExc_ValueError, "a plane of %zd bytes, %zd a line, is too small for %zd lines of %zd", view->len,
                  line, rows, width);

@@ -143,23 +143,27 @@ row_bias(const Plan *plan)
 
 enum { COLUMN_BIAS = MIDDLE * ONE + HALF_ONE }; /* the same for a column's, from 0 on */
 
+/* A sample of more than 8 bits, or two of 8. They are where the container has them, at odd addresses, too. */
 INTO_CALLER uint16_t
-sample(const uint8_t *line, int column, int size)
+word(const uint8_t *line, int place)
 {
-    return size == 1 ? line[column] : ((const uint16_t *)line)[column];
+    uint16_t value;
+    memcpy(&value, line + (size_t)place * sizeof value, sizeof value);
+    return value;
 }
 
 /* As Loops.read_chroma, of any `size` in bytes. */
 INTO_CALLER void
 read_samples(const Plan *plan, const uint8_t *u, const uint8_t *v, const int16_t bases[], int size, int count, int16_t *out)
 {
-    const int lift = size == 1 ? 8 : 16 - plan->bits;
+    const int lift = 16 - plan->bits; /* and what does not belong to a sample is gone */
     const uint16_t red_v = plan->colour[RED_V], green_u = plan->colour[GREEN_U], green_v = plan->colour[GREEN_V],
                    blue_u = plan->colour[BLUE_U];
     const int16_t to_red = bases[RED], to_green = bases[GREEN], to_blue = bases[BLUE];
     int16_t *restrict red = out, *restrict green = red + plan->padded, *restrict blue = green + plan->padded;
     for (int i = 0; i < count; i++) {
-        const uint16_t first = (uint16_t)(sample(u, i, size) << lift), second = (uint16_t)(sample(v, i, size) << lift);
+        const uint16_t first = (uint16_t)((size == 1 ? u[i] : word(u, i)) << lift),
+                       second = (uint16_t)((size == 1 ? v[i] : word(v, i)) << lift);
         const int16_t green_in_full = (int16_t)(to_green - share(first, green_u) - share(second, green_v));
         red[i] = (int16_t)(LIFT + ((int16_t)(to_red + share(second, red_v)) >> CHROMA_SHIFT));
         green[i] = (int16_t)(LIFT + (green_in_full >> CHROMA_SHIFT));

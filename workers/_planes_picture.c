@@ -77,25 +77,25 @@ chroma_line(Plan *plan, const Plane planes[], int row)
 FOR_EACH_PROCESSOR static void
 find_luma(const Plan *plan, const uint8_t *line, int16_t *luma)
 {
-    const int lift = LUMA_BITS - plan->bits, size = plan->bits > 8 ? 2 : 1, count = plan->wide / plan->across;
+    const int lift = LUMA_BITS - plan->bits, most = (1 << plan->bits) - 1;
+    const int size = plan->bits > 8 ? 2 : 1, count = plan->wide / plan->across;
     int16_t *restrict even = luma, *restrict odd = luma + plan->wide / 2;
     if (plan->across == 1 && size == 1) {
         for (int i = 0; i < count; i++)
             luma[i] = (int16_t)(line[i] << FRACTION_BITS);
     } else if (plan->across == 1) {
         for (int i = 0; i < count; i++)
-            luma[i] = (int16_t)(((const uint16_t *)line)[i] << lift);
+            luma[i] = (int16_t)((word(line, i) & most) << lift);
     } else if (size == 1) { /* two bytes are a word, whose halves need no shuffling */
         for (int i = 0; i < count; i++) {
-            const uint16_t both = ((const uint16_t *)line)[i];
+            const uint16_t both = word(line, i);
             even[i] = (int16_t)((uint16_t)(both << 8) >> (8 - FRACTION_BITS));
             odd[i] = (int16_t)(both >> 8 << FRACTION_BITS);
         }
     } else {
         for (int i = 0; i < count; i++) {
-            const uint32_t both = ((const uint32_t *)line)[i];
-            even[i] = (int16_t)((both & 0xffff) << lift);
-            odd[i] = (int16_t)(both >> 16 << lift);
+            even[i] = (int16_t)((word(line, 2 * i) & most) << lift);
+            odd[i] = (int16_t)((word(line, 2 * i + 1) & most) << lift);
         }
     }
 }
@@ -104,18 +104,18 @@ find_luma(const Plan *plan, const uint8_t *line, int16_t *luma)
 FOR_EACH_PROCESSOR static void
 find_mean_luma(const Plan *plan, const uint8_t *upper, const uint8_t *lower, int16_t *restrict luma)
 {
-    const int lift = LUMA_BITS - plan->bits, count = plan->wide;
+    const int lift = LUMA_BITS - plan->bits, most = (1 << plan->bits) - 1, count = plan->wide;
     if (plan->bits == 8) {
         for (int i = 0; i < count; i++) {
-            const uint16_t above = ((const uint16_t *)upper)[i], below = ((const uint16_t *)lower)[i];
+            const uint16_t above = word(upper, i), below = word(lower, i);
             const uint16_t sum = (above & 0xff) + (above >> 8) + (below & 0xff) + (below >> 8);
             luma[i] = (int16_t)((uint16_t)(sum << FRACTION_BITS) >> 2);
         }
     } else {
         for (int i = 0; i < count; i++) {
-            const uint32_t above = ((const uint32_t *)upper)[i], below = ((const uint32_t *)lower)[i];
-            const uint32_t sum = (above & 0xffff) + (above >> 16) + (below & 0xffff) + (below >> 16);
-            luma[i] = (int16_t)((uint16_t)(sum << lift) >> 2);
+            const int above = (word(upper, 2 * i) & most) + (word(upper, 2 * i + 1) & most);
+            const int below = (word(lower, 2 * i) & most) + (word(lower, 2 * i + 1) & most);
+            luma[i] = (int16_t)((uint16_t)((above + below) << lift) >> 2);
         }
     }
 }
@@ -136,7 +136,7 @@ static void
 make_rgb(Plan *plan, const Plane planes[], int end)
 {
     const int last = plan->rows.high - 1, lowest = plan->chroma_height - 1, bytes = luma_in_bytes(plan);
-    const int size = (plan->bits > 8 ? 2 : 1) << plan->halved; /* bytes for a pixel */
+    const int of_sample = plan->bits > 8 ? 2 : 1, size = of_sample << plan->halved; /* bytes; for a pixel */
     const int from = plan->low * plan->across * size, count = plan->wide * size;
     for (int pair = plan->made; pair < end; pair++) {
         const int16_t *chroma[2];
@@ -155,7 +155,9 @@ make_rgb(Plan *plan, const Plane planes[], int end)
                 find_luma(plan, whole(plan, &planes[0], row, from, count, 0), luma);
             chroma[i] = chroma_line(plan, planes, of_chroma);
             fetch(&planes[0], (row << plan->halved) + AHEAD, from, count);
-            fetch(&planes[1 + i], of_chroma + AHEAD / 2, plan->low, plan->count);
+            for (int plane = 1; plane < 3; plane++)
+                if (plan->down == 1 || plane == 1 + i) /* where lines share chroma, each time one of them */
+                    fetch(&planes[plane], of_chroma + AHEAD / plan->down, plan->low * of_sample, plan->count * of_sample);
         }
         int8_t *out = plan->rgb + (size_t)(pair % plan->kept) * CHANNELS * 2 * plan->wide;
         plan->loops->colour(plan, lumas, chroma[0], chroma[1], out);

@@ -174,7 +174,7 @@ class Fast:
                 fixed_point(columns),
                 ((black << FRACTION_BITS) - rounding, white, *_colour(*shares, full=full)),
             )
-        except ValueError:  # its numbers are of 16 bits: a side is too long for them
+        except ValueError:  # a side is too long for the kernel
             return None
         return Prepared(plan, len(rows), len(columns), swap)
 

@@ -138,7 +138,7 @@ def _samples(plane: Any, line: int, bits: int, rows: int, columns: int) -> Numbe
         raise ValueError(f"a plane of {len(values)} bytes, {line} a line, is too small for {rows} lines of {width}")
     lines = np.lib.stride_tricks.as_strided(values, (rows, width), (line, 1), writeable=False)
     samples = lines if bits == 8 else np.ascontiguousarray(lines).view("<u2")
-    return samples.astype(np.int32)
+    return samples.astype(np.int32) & (1 << bits) - 1
 
 
 def _scaled(values: Numbers, taps: Taps) -> Numbers:

@@ -102,8 +102,13 @@ def test_clips_as_jpeg_give_nearly_the_same(
     _, complained = serve.communicate(timeout=120)
     assert serve.returncode == 0, complained
     assert host.wait(30) == 0
-    assert_same(results(run), results(local), within=0.2)
-    assert results(run) != results(local)
+    found, expected = results(run), results(local)
+    assert found != expected
+    assert list(found) == list(expected)
+    for video, entries in expected.items():  # those that are nearly as likely may change places
+        assert found[video][0]["label"] == entries[0]["label"]
+        scores = {entry["label"]: entry["score"] for entry in found[video]}
+        assert max(abs(scores.get(entry["label"], 0.0) - entry["score"]) for entry in entries) <= 0.05
     assert summary(run)["inference"]["clip_memory"] == "socket"
     again = clipmux("run", videos, "--model", "demo", "--output", run, "--resume")
     assert again.returncode == 2

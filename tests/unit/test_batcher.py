@@ -98,25 +98,25 @@ def test_nothing_waits_for_nothing(more: bool) -> None:
 
 
 def clips(videos: str, size: int = 4) -> Batcher[str]:
-    """Clips of videos 0 to 9, named after them and after their places."""
+    """Clips of videos 0 to 9, named after those and after their places."""
     batcher: Batcher[str] = Batcher(size=size, max_delay=DELAY, video_of=lambda clip: int(clip[0]))
     for place, video in enumerate(videos):
         batcher.add(f"{video}{'abcdefghijklmnop'[place]}", now=10.0)
     return batcher
 
 
-def test_videos_go_in_order_and_their_clips_as_they_came() -> None:
+def test_clips_of_the_first_video_overtake_others_and_no_other_video_does() -> None:
     batcher = clips("1010")
-    assert batcher.take(10.0, idle=True, more=True) == ["0b", "0d", "1a", "1c"]
+    assert batcher.take(10.0, idle=True, more=True) == ["1a", "1c", "0b", "0d"]
     batcher = clips("21021021", size=3)
-    assert [batcher.take(10.0, idle=True, more=True) for _ in range(2)] == [["0c", "0f", "1b"], ["1e", "1h", "2a"]]
+    assert [batcher.take(10.0, idle=True, more=True) for _ in range(2)] == [["2a", "2d", "2g"], ["1b", "0c", "1e"]]
 
 
 def test_what_came_first_says_when_a_partial_batch_is_due_whatever_goes_before_it() -> None:
-    batcher = clips("9")
-    for place in range(5):
+    batcher = clips("19")
+    for place in range(4):
         batcher.add(f"1{place}", now=10.5)
-    assert batcher.take(10.5, idle=True, more=True) == ["10", "11", "12", "13"]
+    assert batcher.take(10.5, idle=True, more=True) == ["1a", "10", "11", "12"]
     assert batcher.due(10.5) == 0.5
 
 
@@ -127,6 +127,9 @@ def test_what_came_first_says_when_a_partial_batch_is_due_whatever_goes_before_i
         ("0000111112222", ["0000", "1111", "1222"]),  # there is no rest
         ("0001111122222", ["0001", "1111", "2222"]),  # the first batch waits for nobody's end
         ("0011001111111", ["0000", "1111", "1111"]),
+        ("1111100022222", ["1111", "1", "0002"]),  # whichever comes first is the first
+        ("0101010122222", ["0000", "1111", "2222"]),
+        ("0112222222222", ["0112", "2222", "2222"]),
     ],
 )
 def test_the_rest_of_the_first_video_goes_alone(videos: str, batches: list[str]) -> None:
@@ -138,22 +141,28 @@ def test_the_rest_of_the_first_video_goes_alone(videos: str, batches: list[str])
 @settings(deadline=None)
 @given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40))
 def test_any_videos(size: int, sequence: list[tuple[int, bool]]) -> None:
-    """Every clip goes once, none before one of an earlier video that waits, and a video's clips as they came."""
+    """Every clip goes once, those of the first video before others, else as they came; one batch is short at most."""
     batcher: Batcher[tuple[int, int]] = Batcher(size=size, max_delay=DELAY, video_of=lambda clip: clip[0])
     waiting: list[tuple[int, int]] = []
     short = 0
+
+    def expected(count: int) -> list[tuple[int, int]]:
+        return sorted(waiting, key=lambda clip: (clip[0] != sequence[0][0], clip[1]))[:count]
+
     for place, (video, take) in enumerate(sequence):
         batcher.add((video, place), 0.0)
         waiting.append((video, place))
         full = len(waiting) >= size
         batch = batcher.take(0.0, idle=True, more=True) if take else []
-        assert batch == sorted(waiting)[: len(batch)]
+        assert batch == expected(len(batch))
         assert bool(batch) == (take and full)
-        short += bool(batch) and len(batch) < size
+        if 0 < len(batch) < size:
+            short += 1
+            assert {video for video, _ in batch} == {sequence[0][0]}
         waiting = [clip for clip in waiting if clip not in batch]
     assert short <= 1
     while batch := batcher.take(0.0, idle=True, more=False):
-        assert batch == sorted(waiting)[: len(batch)]
+        assert batch == expected(len(batch))
         waiting = [clip for clip in waiting if clip not in batch]
     assert not waiting
 

@@ -17,8 +17,9 @@ from clipmux.engine.errors import VideoError
 from clipmux.workers import planes
 from clipmux.workers.decode import Frame, decode
 from clipmux.workers.exact import Exact
-from clipmux.workers.fast import Fast, compiled
+from clipmux.workers.fast import KR_KB, Fast, _colour, compiled
 from clipmux.workers.sources import video_at
+from clipmux.workers.taps import bilinear, fixed_point
 
 FORMATS = (
     "yuv420p",
@@ -144,6 +145,49 @@ def test_odd_sizes_go_the_exact_way(width: int, height: int) -> None:
 def test_other_formats_go_the_exact_way(pixels: str) -> None:
     frame = Frame(picture("yuv420p", 160, 120).reformat(format=pixels), 0.0, 0.04)
     np.testing.assert_array_equal(Fast(112, 112)(frame), Exact(112, 112)(frame))
+
+
+def any_plan(generator: np.random.Generator) -> tuple[tuple[Any, ...], tuple[int, int], list[np.ndarray]]:
+    """What ``plan`` may be given, the size of the result, and planes of any words, tight to their last byte."""
+    bits = int(generator.choice([8, 8, 9, 10, 12, 14]))
+    halved = int(generator.random() < 0.25)
+    across, down = (1, 1) if halved else generator.integers(1, 3, 2).tolist()
+    height, width = (generator.integers(4, 70, 2) * (down, across)).tolist()
+    result = height_of_result, width_of_result = tuple(generator.integers(1, 40, 2).tolist())
+    scale = max(height_of_result / height, width_of_result / width)
+    scaled = max(height_of_result, int(height * scale)), max(width_of_result, int(width * scale))
+    flips = generator.choice([1, -1], 2)
+    rows = bilinear(height, scaled[0], height_of_result)[:, :: flips[0]]
+    columns = bilinear(width, scaled[1], width_of_result)[:, :: flips[1]]
+    black, white = ((0, 255), (16, 219))[int(generator.integers(2))]
+    shares = list(KR_KB.values())[int(generator.integers(len(KR_KB)))]
+    colour = ((black << 6) - int(generator.integers(33)), white, *_colour(*shares, full=white == 255))
+    taps = fixed_point(rows, gain=255 / white), fixed_point(columns)
+    given = (bits, across, down, halved, height // down, width // across, *taps, colour)
+    dtype, chroma = np.uint8 if bits == 8 else np.uint16, (height // down, width // across)
+    most = int(np.iinfo(dtype).max)
+    filled = [
+        generator.integers(0, most, size, dtype, endpoint=True)
+        if generator.random() < 0.5
+        else generator.choice([0, (1 << bits) - 1, most], size).astype(dtype)
+        for size in ((height << halved, width << halved), chroma, chroma)
+    ]
+    return given, result, filled
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_planes_give_the_same_in_numpy(seed: int) -> None:
+    given, result, filled = any_plan(np.random.default_rng(seed))
+    buffers = [part for plane in filled for part in (plane.tobytes(), plane.strides[0])]
+    found = []
+    for kernel in (*OTHER_KERNELS, compiled):
+        if kernel is not None:
+            plan, out = kernel.plan(*given), np.empty((*result, 3), np.uint8)
+            for _ in range(2):  # a plan serves many pictures
+                kernel.pixels(plan, out, *buffers)
+            found.append(out)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
 
 
 def test_planes_that_are_too_small_are_refused() -> None:

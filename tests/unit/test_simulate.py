@@ -117,6 +117,17 @@ def test_the_last_clips_do_not_wait_for_others() -> None:
     assert run.latency_p50_s < SETUP.max_delay_s / 10
 
 
+def test_a_long_video_for_each_of_many_decoders_keeps_the_device_busy() -> None:
+    """If some videos overtook others, their decoders could not keep it busy, and those of the others would wait."""
+    clips_per_s, decoders = 175, 24
+    pace = Pace(0.4e-3, 0.25e-3, batch=64)
+    costs = dataclasses.replace(FREE, frame_s=1 / clips_per_s / 16)
+    run = simulate(Setup(costs, pace, cores=decoders, decoders=decoders, slots=16), [1600] * decoders)
+    assert run.clips == 2400
+    assert run.device_busy > 0.9
+    assert run.batch_fill > 0.95
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         dataclasses.replace(SETUP, slots=0)
