@@ -80,14 +80,14 @@ GIVEN := $(if $(VIDEOS),"$(VIDEOS)")
 FLOAT32 := $(BENCH)/models/r3d50
 SMALL := $(BENCH)/models/r3d18
 MODELS := $(FLOAT32) $(FLOAT32)-bfloat16 $(FLOAT32)-int8 $(SMALL)-int8
-RIVALS := --baselines reference,dataloader,ray
+RIVALS := --baselines reference,ray
 
 bench: $(RESULTS)
 	$(CLIPMUX) bench report $(RESULTS) --html $(BENCH)/report.html
 
-$(BENCH)/pipeline-float32.json: WHAT = end-to-end $(GIVEN) --videos 60 --model $(FLOAT32)
-$(BENCH)/pipeline-bfloat16.json: WHAT = end-to-end $(GIVEN) --videos 120 --model $(FLOAT32)-bfloat16
-$(BENCH)/pipeline-int8.json: WHAT = end-to-end $(GIVEN) --videos 240 --model $(FLOAT32)-int8
+$(BENCH)/pipeline-float32.json: WHAT = end-to-end $(GIVEN) --videos 100 --model $(FLOAT32) --baselines dataloader
+$(BENCH)/pipeline-bfloat16.json: WHAT = end-to-end $(GIVEN) --videos 120 --model $(FLOAT32)-bfloat16 --baselines dataloader
+$(BENCH)/pipeline-int8.json: WHAT = end-to-end $(GIVEN) --videos 200 --model $(FLOAT32)-int8 --baselines dataloader
 $(BENCH)/decode.json: WHAT = decode --kinds h264
 $(BENCH)/codecs.json: WHAT = decode
 $(BENCH)/pixels.json: WHAT = decode $(GIVEN) --difference

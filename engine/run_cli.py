@@ -92,7 +92,7 @@ def _classify(
         float, typer.Option(help="Seconds a result may take to be written; then the collector restarts.")
     ] = 60.0,
     preprocess: Annotated[
-        str, typer.Option(help="Frames to pixels: fast, or exact as the reference (differs by 3 of 255 at most, rarely more).")
+        str, typer.Option(help="Frames to pixels: fast, or exact as the reference (differs by 3 of 255, rarely more).")
     ] = "fast",
     queue_memory: Annotated[int, typer.Option(help="MiB that clips on their way may take.")] = 256,
     clip_memory: Annotated[
