@@ -86,8 +86,8 @@ bench: $(RESULTS)
 	$(CLIPMUX) bench report $(RESULTS) --html $(BENCH)/report.html
 
 $(BENCH)/pipeline-float32.json: WHAT = end-to-end $(GIVEN) --videos 100 --model $(FLOAT32) --baselines dataloader
-$(BENCH)/pipeline-bfloat16.json: WHAT = end-to-end $(GIVEN) --videos 120 --model $(FLOAT32)-bfloat16 --baselines dataloader
-$(BENCH)/pipeline-int8.json: WHAT = end-to-end $(GIVEN) --videos 200 --model $(FLOAT32)-int8 --baselines dataloader
+$(BENCH)/pipeline-bfloat16.json: WHAT = end-to-end $(GIVEN) --videos 240 --model $(FLOAT32)-bfloat16 --baselines dataloader
+$(BENCH)/pipeline-int8.json: WHAT = end-to-end $(GIVEN) --videos 400 --model $(FLOAT32)-int8 --baselines dataloader
 $(BENCH)/decode.json: WHAT = decode --kinds h264
 $(BENCH)/codecs.json: WHAT = decode
 $(BENCH)/pixels.json: WHAT = decode $(GIVEN) --difference
