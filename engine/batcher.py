@@ -103,14 +103,15 @@ class Batcher(Generic[Item]):
         size = min(count, self.size)
         if not more:  # half a batch at least: smaller ones cost more than they save
             size = min(size, max(self.size // 2, math.ceil(count / self._runners)))
-        of_first = [place for place in range(count) if self._video_of(self._waiting[place][1]) == self._first]
+        others = [self._video_of(item) != self._first for _, item in self._waiting]
+        order = sorted(range(count), key=others.__getitem__)  # those of the first video, then others, each as they came
+        of_first = others.count(False)
         if self._only_first and self._begun and of_first:
-            size = min(size, len(of_first))
-        others = [place for place in range(count) if place not in set(of_first)]
-        batch = [self._waiting[place][1] for place in (of_first + others)[:size]]
-        self._waiting = [self._waiting[place] for place in sorted((of_first + others)[size:])]
+            size = min(size, of_first)
+        batch = [self._waiting[place][1] for place in order[:size]]
+        self._waiting = [self._waiting[place] for place in sorted(order[size:])]
         self._begun = True
-        self._only_first = self._only_first and not (others and len(of_first) <= size)
+        self._only_first = self._only_first and (of_first > size or of_first == count)
         return batch
 
     def full(self, *, idle: bool) -> bool:  # noqa: ARG002  (a busy device gets full batches too)

@@ -138,6 +138,14 @@ def test_the_rest_of_the_first_video_goes_alone(videos: str, batches: list[str])
     assert ["".join(clip[0] for clip in batch) for batch in taken] == batches
 
 
+def test_nothing_goes_alone_once_a_batch_has_mixed_videos_even_if_nothing_else_waited() -> None:
+    batcher = clips("0001")
+    assert batcher.take(10.0, idle=True, more=True) == ["0a", "0b", "0c", "1d"]
+    for clip in ("0e", "1f", "1g", "1h"):
+        batcher.add(clip, now=10.0)
+    assert batcher.take(10.0, idle=True, more=True) == ["0e", "1f", "1g", "1h"]
+
+
 @settings(deadline=None)
 @given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40))
 def test_any_videos(size: int, sequence: list[tuple[int, bool]]) -> None:
