@@ -35,7 +35,7 @@ from clipmux.workers.time_windows import TimeWindows
 from clipmux.workers.windows import windows
 
 from .bare import pull, push
-from .inference import Until, in_parallel, noise_batch
+from .inference import Until, in_parallel, staged_noise
 
 READY = "ready"
 
@@ -122,7 +122,8 @@ def _inference(config: EngineConfig, asked: dict[str, Any], begin: Any) -> dict[
     backend = _backend(config, model)
     runners = [backend.open_runner() for _ in range(backend.runners)]
     begin()
-    calls = in_parallel(runners, noise_batch(model, backend.preferred_batch), Until(seconds=asked["seconds"]))
+    clips = staged_noise(backend, model, backend.preferred_batch)
+    calls = in_parallel(runners, clips, Until(seconds=asked["seconds"]))
     return {"clips": calls.clips, "cpu_s": calls.cpu_s, "wall_s": calls.wall_s, "device": backend.device}
 
 

@@ -242,6 +242,13 @@ def noise_batch(model: ModelFolder, count: int) -> npt.NDArray[np.uint8]:
     return clips
 
 
+def staged_noise(backend: Backend, model: ModelFolder, count: int) -> npt.NDArray[np.uint8]:
+    """The same in memory that the backend's runners take batches from, as a run has them."""
+    clips = backend.staging((count, *model.clip_shape))
+    clips[...] = noise_batch(model, count)
+    return clips
+
+
 def in_parallel(runners: Sequence[Runner], clips: npt.NDArray[np.uint8], until: Until) -> Calls:
     """Call all runners at once, each from a thread of its own, again and again with the same batch.
 
@@ -344,7 +351,7 @@ def _measure_batch(
         count = batch or way.backend.preferred_batch
         if count > way.backend.max_batch:
             raise UsageError(f"--batch has {count}: {way.name} takes {way.backend.max_batch} at most")
-        clips = noise_batch(way.model, count)
+        clips = staged_noise(way.backend, way.model, count)
         parallel = in_parallel(way.runners, clips, until)
         alone = in_parallel(way.runners[:1], clips, until) if len(way.runners) > 1 else parallel
         return Outcome(parallel, alone, way.runners[0].phases(clips))

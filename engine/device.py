@@ -50,8 +50,7 @@ class Device(Generic[Tag]):
         self._backend = backend
         self.places = backend.runners + backend.ahead
         shape = (backend.preferred_batch, *clip_shape)
-        # Filled, so that the memory is taken now and not bit by bit as batches first grow.
-        self._staging: list[npt.NDArray[np.uint8]] = [np.full(shape, 128, np.uint8) for _ in range(self.places)]
+        self._staging = [backend.staging(shape) for _ in range(self.places)]
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._proved = False

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from clipmux.build.calibration import CalibrationSet
 from clipmux.build.compile import compile_model
 from clipmux.engine.model import ModelFolder
 from clipmux.engine.without_telemetry import ov
+
+GPUS = ["cuda:0"] if torch.cuda.is_available() else []
+"""What tests take besides other devices, where there is one."""
 
 
 @dataclass(frozen=True)

@@ -83,5 +83,12 @@ class Backend(ABC):
     def open_runner(self) -> Runner:
         """A new runner; called ``runners`` times."""
 
+    def staging(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """Memory for batches, uint8 of ``shape``: of the kind that the device reads with the least work.
+
+        It is filled, so that it is taken now and not bit by bit as batches first grow.
+        """
+        return np.full(shape, 128, np.uint8)
+
     def close(self) -> None:  # noqa: B027
         """Release the device, after all runners are closed."""

@@ -90,7 +90,15 @@ class TorchBackend(Backend):
     def open_runner(self) -> Runner:
         if on_cpu(self.device):
             return _CpuRunner(self._steps)
-        return _AcceleratorRunner(self._steps, self.device.partition(":")[0])
+        kind = self.device.partition(":")[0]
+        return _CudaRunner(self._steps) if kind == "cuda" else _AcceleratorRunner(self._steps, kind)
+
+    def staging(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        if not self.device.startswith("cuda"):
+            return super().staging(shape)
+        with torch.cuda.device(self._steps.place):  # whichever is current takes some of its own memory for this
+            pinned: npt.NDArray[np.uint8] = torch.full(shape, 128, dtype=torch.uint8, pin_memory=True).numpy()
+        return pinned
 
     def close(self) -> None:
         del self._network, self._steps  # the weights go when the last runner does
@@ -212,27 +220,22 @@ class _CpuRunner(Runner):
 
 
 class _AcceleratorRunner(Runner):
-    """A stream and a pinned staging batch of its own, so that one runner's copies overlap another's computation."""
+    """A stream of its own, so that one runner's copies overlap another's computation."""
 
     def __init__(self, steps: _Steps, kind: str) -> None:
         self._steps = steps
         self._accelerator = _accelerator(kind)
         self._stream = self._accelerator.Stream(device=steps.place)
-        self._pin = kind == "cuda"
-        self._staging: Any = None
 
     def infer(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with torch.inference_mode(), self._accelerator.stream(self._stream):
-            staging = self._staged(clips)
-            logits = self._steps(staging.to(self._steps.place, non_blocking=True))
-            on_host: npt.NDArray[np.float32] = logits.cpu().numpy()  # waits for this stream, and for no other
-        return on_host
+            return self._on_host(self._steps(self._on_device(clips)))
 
     def phases(self, clips: npt.NDArray[np.uint8]) -> Phases:
         with torch.inference_mode(), self._accelerator.stream(self._stream):
-            staging = self._staged(clips)
+            self._on_device(clips)  # the first copy takes memory, which is none of the steps
             marks = [self._mark()]
-            on_device = staging.to(self._steps.place, non_blocking=True)
+            on_device = self._on_device(clips)
             marks.append(self._mark())
             logits = self._steps(on_device)
             marks.append(self._mark())
@@ -246,16 +249,41 @@ class _AcceleratorRunner(Runner):
         mark.record(self._stream)
         return mark
 
-    def _staged(self, clips: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """The clips in memory that the device can read by itself; grows to the largest batch that comes."""
-        if not self._pin:
-            return torch.from_numpy(clips)
-        if self._staging is None or len(self._staging) < len(clips):
-            self._staging = torch.empty(clips.shape, dtype=torch.uint8, pin_memory=True)
-        staging: torch.Tensor = self._staging[: len(clips)]
-        return staging.copy_(torch.from_numpy(clips))
+    def _on_device(self, clips: npt.NDArray[np.uint8]) -> torch.Tensor:
+        return torch.from_numpy(clips).to(self._steps.place, non_blocking=True)
+
+    def _on_host(self, logits: torch.Tensor) -> npt.NDArray[np.float32]:
+        on_host: npt.NDArray[np.float32] = logits.cpu().numpy()  # waits for this stream, and for no other
+        return on_host
 
     def close(self) -> None:
         with contextlib.suppress(RuntimeError):  # a device that failed has said so already
             self._stream.synchronize()
-        self._staging = None
+
+
+class _CudaRunner(_AcceleratorRunner):
+    """A GPU reads pinned memory by itself, as ``staging`` gives it; clips from elsewhere are first copied into some.
+
+    It is waited for asleep. CUDA's own way keeps a core at it all the time, which decoders can use.
+    """
+
+    def __init__(self, steps: _Steps) -> None:
+        super().__init__(steps, "cuda")
+        self._done = torch.cuda.Event(blocking=True)
+        self._pinned: torch.Tensor | None = None
+
+    def _on_device(self, clips: npt.NDArray[np.uint8]) -> torch.Tensor:
+        given = torch.from_numpy(clips)
+        if not given.is_pinned():
+            if self._pinned is None or len(self._pinned) < len(clips):  # as large as the largest batch so far
+                self._pinned = torch.empty(clips.shape, dtype=torch.uint8, pin_memory=True)
+            given = self._pinned[: len(clips)].copy_(given)
+        return given.to(self._steps.place, non_blocking=True)
+
+    def _on_host(self, logits: torch.Tensor) -> npt.NDArray[np.float32]:
+        answers = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
+        answers.copy_(logits, non_blocking=True)
+        self._done.record(self._stream)
+        self._done.synchronize()
+        on_host: npt.NDArray[np.float32] = answers.numpy()
+        return on_host

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Case, Compile, compiling, openvino_has
+from cases import GPUS, Case, Compile, compiling, openvino_has
 from command import assert_same, clipmux, expected_results, lines, results, summary
 from emulated import magicmind, on_mlu
 
@@ -59,7 +59,12 @@ def run_golden(golden: Path, model: ModelFolder, case: Case, output: Path, *opti
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize(
     "case",
-    [Case("openvino", "float32"), Case("torch", "float32"), Case("magicmind", "force_float32", "mlu:0")],
+    [
+        Case("openvino", "float32"),
+        Case("torch", "float32"),
+        *(Case("torch", "float32", gpu) for gpu in GPUS),
+        Case("magicmind", "force_float32", "mlu:0"),
+    ],
     ids=str,
 )
 def test_frames_give_the_references_results(
@@ -91,6 +96,7 @@ def test_so_does_a_folder_that_was_not_compiled(
         Case("openvino", "float16"),
         Case("torch", "bfloat16"),
         Case("torch", "float16"),
+        *(Case("torch", precision, gpu) for gpu in GPUS for precision in ("bfloat16", "float16")),
         Case("magicmind", "force_float16", "mlu:0"),
     ],
     ids=str,

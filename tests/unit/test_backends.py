@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cases import Case, Compile, compiling, openvino_has
+from cases import GPUS, Case, Compile, compiling, openvino_has
 from emulated import magicmind
 from onnx import TensorProto, helper
 
@@ -46,8 +46,7 @@ CASES = [
         for precision in ("force_float32", "force_float16", "qint8_mixed_float16", "qint8_mixed_float32")
     ),
 ]
-if torch.cuda.is_available():
-    CASES += [Case("torch", precision, "cuda:0") for precision in ("float32", "bfloat16", "float16")]
+CASES += [Case("torch", precision, gpu) for gpu in GPUS for precision in ("float32", "bfloat16", "float16")]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -212,6 +211,22 @@ def test_answers_are_the_callers_own(case: Case, compiled: Compile, clips: Clips
         assert np.array_equal(first, kept)
         assert not np.array_equal(first, second)
         assert np.array_equal(staging, clips[8:16])
+        runner.close()
+
+
+@every_case
+def test_a_batch_in_the_memory_that_it_gives_is_answered_the_same(
+    case: Case, compiled: Compile, clips: Clips, reference: Floats
+) -> None:
+    with opened(compiled(case), case) as backend:
+        staging = backend.staging((64, *CLIP))
+        assert (staging.shape, staging.dtype, staging.flags.c_contiguous) == (clips.shape, np.uint8, True)
+        runner = backend.open_runner()
+        for size in (64, 3):
+            staging[:size] = clips[-size:]
+            assert_close(
+                softmax(on_thread(lambda n=size: runner.infer(staging[:n]))), reference[-size:], case.precision
+            )
         runner.close()
 
 
