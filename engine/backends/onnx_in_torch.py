@@ -324,6 +324,10 @@ def _conv(context: _Context) -> Operation:
         before, after = _padding(context, x.shape[2:], kernel, stride, dilation)
         if before != after:
             x, before = functional.pad(x, _pad_torch(before, after)), [0] * rank
+        if x.is_cuda and x.dtype == torch.bfloat16 and x.shape[1] == weight.shape[1] == 3:
+            # A fourth channel of zeros: a 3D-ResNet's first layer takes 12 ms for 64 clips, not 29 (H200, cuDNN 9.19).
+            fourth = [0, 0] * rank + [0, 1]
+            x, weight = functional.pad(x, fourth), functional.pad(weight, fourth)
         return convolutions[rank - 1](x, weight, bias, stride, before, dilation, context.get("group", 1))
 
     return run
