@@ -254,8 +254,8 @@ def end_to_end(
         raise UsageError(f"--alone is {alone_s:g}: give seconds above 0")
     models = [read_model(config.model) for config in configs]
     plain = read_model(float32) if float32 else None
-    for model in models:
-        check_baselines(baselines, model, plain)
+    for config, model in zip(configs, models, strict=True):
+        check_baselines(baselines, model, plain, device=config.device)
     backend = configs[0].backend_for(models[0])
     measurement = Measurement("end-to-end", models[0], {"backend": backend, "device": configs[0].device})
     say_load(measurement, console)
@@ -333,7 +333,15 @@ def _baseline(
     name: str, videos: Sequence[Video], model: ModelFolder, plain: ModelFolder | None, config: EngineConfig
 ) -> Baseline:
     network = float32_network(model, plain) if name == "reference" else model
-    return run_baseline(name, videos, network, stride=config.stride, cores=cores(), preprocess=config.preprocess)
+    return run_baseline(
+        name,
+        videos,
+        network,
+        stride=config.stride,
+        cores=cores(),
+        preprocess=config.preprocess,
+        device=config.device,
+    )
 
 
 def add_rounds(measurement: Measurement, rounds: Sequence[Round], at: dict[str, Any]) -> Figure:

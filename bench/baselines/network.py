@@ -13,15 +13,16 @@ BATCH = 8
 """Clips in one call. OpenVINO on a CPU gains nothing from more."""
 
 
-def check_target(model: ModelFolder, baseline: str) -> None:
-    """See whether OpenVINO runs this model folder.
+def check_target(model: ModelFolder, baseline: str, backend: str = "openvino") -> None:
+    """See whether ``openvino`` or ``torch``, which a baseline feeds, runs this model folder.
 
     Raises:
         UsageError: it does not.
     """
-    if model.target not in (ANY_TARGET, "openvino"):
+    if model.target not in (ANY_TARGET, backend):
+        fed = {"openvino": "OpenVINO", "torch": "torch"}[backend]
         raise UsageError(
-            f"the baseline '{baseline}' feeds OpenVINO, but '{model.path}' was compiled for {model.target}: "
+            f"the baseline '{baseline}' feeds {fed}, but '{model.path}' was compiled for {model.target}: "
             "leave it out of --baselines"
         )
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from clipmux.build.onnx_edits import load, save
 
+EPSILON = 1e-5
+
 
 def with_norms(network: Path, output: Path) -> int:
     """Write a network whose every convolution with a bias is one without, followed by a batch norm.
@@ -38,13 +40,15 @@ def with_norms(network: Path, output: Path) -> int:
         if node.op_type != "Conv" or len(node.input) < 3 or node.input[2] not in sizes:
             continue
         bias, result = node.input[2], node.output[0]
-        one, zero = (f"norms_{name}_{sizes[bias]}" for name in ("one", "zero"))
-        constants |= {one: 1.0, zero: 0.0}
+        one, zero, rest = (f"norms_{name}_{sizes[bias]}" for name in ("one", "zero", "rest"))
+        constants |= {one: 1.0, zero: 0.0, rest: 1.0 - EPSILON}
         between = f"{result}_before_norm"
         del node.input[2]
         node.output[0] = between
-        # scale 1, the bias, mean 0, variance 1
-        nodes.append(helper.make_node("BatchNormalization", [between, one, bias, zero, one], [result], epsilon=0.0))
+        # scale 1, the bias, mean 0, and a variance that with epsilon is 1: torch takes no epsilon of 0 on GPUs
+        nodes.append(
+            helper.make_node("BatchNormalization", [between, one, bias, zero, rest], [result], epsilon=EPSILON)
+        )
         norms += 1
     for name, value in constants.items():
         size = int(name.rpartition("_")[2])

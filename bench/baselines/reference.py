@@ -1,9 +1,9 @@
 """The reference's way: one video at a time, PIL frames, float32 torch, a batch that is that video's clips.
 
 As 3D-ResNets-PyTorch and Cambricon's sample have it: each frame is a PIL image, resized, cropped, made a float32 tensor
-and normalised on the host; all clips of one video are stacked; an eager network on all cores answers them; only then
-does the next video begin. Where theirs reads JPEGs that ffmpeg had extracted before, this one decodes the video, which
-their figures leave out.
+and normalised on the host; all clips of one video are stacked; an eager network, on all cores or on a GPU, answers
+them; only then does the next video begin. Where theirs reads JPEGs that ffmpeg had extracted before, this one decodes
+the video, which their figures leave out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from clipmux.engine.backends.onnx_in_torch import OnnxInTorch
+from clipmux.engine.backends.torch import find_device
 from clipmux.engine.device import softmax
 from clipmux.engine.errors import VideoError
 from clipmux.engine.model import read_model
@@ -47,7 +48,9 @@ class Reference(Way):
         if "architecture" in model.provenance:  # a 3D-ResNet of ours, whose norms were folded
             path = Path(task.scratch) / "reference.onnx"
             with_norms(model.network_path, path)
-        self._network = OnnxInTorch(path, device=torch.device("cpu"), dtype=torch.float32)
+        self._place = find_device(task.device)
+        torch.backends.cudnn.allow_tf32 = False  # true float32 on GPUs too, as our own backend has it
+        self._network = OnnxInTorch(path, device=self._place, dtype=torch.float32)
         clip = np.zeros(model.clip_shape[1:], np.uint8)
         self._infer([torch.stack([self._tensor(clip)] * self._length, dim=1)])  # torch allocates when first used
 
@@ -85,6 +88,6 @@ class Reference(Way):
         )
 
     def _infer(self, clips: list[torch.Tensor]) -> npt.NDArray[np.float32]:
-        batch = torch.stack(clips)
+        batch = torch.stack(clips).to(self._place)
         with torch.no_grad():
-            return softmax(self._network(batch if self._ncdhw else batch.permute(0, 2, 3, 4, 1)).numpy())
+            return softmax(self._network(batch if self._ncdhw else batch.permute(0, 2, 3, 4, 1)).cpu().numpy())

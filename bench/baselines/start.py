@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clipmux.engine.backends import on_cpu
 from clipmux.engine.config import FAST
 from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder
@@ -28,6 +30,9 @@ NEEDS = {"reference": ("torch", "torch"), "dataloader": ("torch", "torch"), "ray
 """By baseline: the package it needs, and the extra of clipmux that brings it."""
 
 NAMES = tuple(NEEDS)
+
+ON_GPU = ("reference", "dataloader")
+"""Those that can also run on a GPU, in torch."""
 
 BEGIN = "import sys; sys.path[:] = sys.argv[2:]; from clipmux.bench.baselines.child import main; main(sys.argv[1])"
 """What a baseline's process executes: our own beginning, with our import path."""
@@ -95,27 +100,33 @@ def difference(ours: Mapping[str, Labels], theirs: Mapping[str, Labels]) -> Diff
     return Difference(len(ours.keys() ^ theirs.keys()), differing, largest)
 
 
-def check_baselines(names: Sequence[str], model: ModelFolder, float32: ModelFolder | None = None) -> None:
+def check_baselines(
+    names: Sequence[str], model: ModelFolder, float32: ModelFolder | None = None, *, device: str = "cpu"
+) -> None:
     """See before measuring whether these baselines can run.
 
     Args:
         names: of the baselines.
         model: what clipmux runs.
         float32: the network that a compiled ``model`` was made from, which the reference's way needs.
+        device: of the run.
 
     Raises:
-        UsageError: there is no such baseline, or it lacks a package or a network.
+        UsageError: there is no such baseline, it does not know the device, or it lacks a package or a network.
     """
     for name in names:
         if name not in NAMES:
             raise UsageError(f"there is no baseline '{name}': choose from {', '.join(NAMES)}")
+        if not on_cpu(device) and not (name in ON_GPU and re.fullmatch(r"cuda:\d+", device)):
+            able = "cpu and one of cuda:0, cuda:1 …" if name in ON_GPU else "cpu only"
+            raise UsageError(f"the baseline '{name}' runs on {able}, not on '{device}': leave it out of --baselines")
         package, extra = NEEDS[name]
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"the baseline '{name}' needs {package}: pip install 'clipmux[{extra}]'")
         if name == "reference":
             float32_network(model, float32)
         else:
-            check_target(model, name)
+            check_target(model, name, "openvino" if on_cpu(device) else "torch")
 
 
 def float32_network(model: ModelFolder, float32: ModelFolder | None = None) -> ModelFolder:
@@ -142,7 +153,14 @@ def float32_network(model: ModelFolder, float32: ModelFolder | None = None) -> M
 
 
 def run_baseline(
-    name: str, videos: Sequence[Video], model: ModelFolder, *, stride: int = 16, cores: int, preprocess: str = FAST
+    name: str,
+    videos: Sequence[Video],
+    model: ModelFolder,
+    *,
+    stride: int = 16,
+    cores: int,
+    preprocess: str = FAST,
+    device: str = "cpu",
 ) -> Baseline:
     """Classify videos with a baseline, in a process of its own.
 
@@ -153,13 +171,23 @@ def run_baseline(
         stride: frames from one clip's start to the next's.
         cores: how many cores to use.
         preprocess: ``fast`` or ``exact``; the reference's way is always exact.
+        device: as ``check_baselines`` takes it.
 
     Raises:
         UsageError: it cannot run here.
         ClipmuxError: it failed.
     """
     with tempfile.TemporaryDirectory(prefix="clipmux-", dir=_short_folder(), ignore_cleanup_errors=True) as scratch:
-        content = _answer(name, Task(tuple(videos), str(model.path.resolve()), stride, cores, preprocess, scratch))
+        task = Task(
+            videos=tuple(videos),
+            model=str(model.path.resolve()),
+            stride=stride,
+            cores=cores,
+            preprocess=preprocess,
+            device="cpu" if on_cpu(device) else device,
+            scratch=scratch,
+        )
+        content = _answer(name, task)
     if "error" in content:
         raise (UsageError if content["usage"] else ClipmuxError)(content["error"])
     predictions = {video: [(label, score) for label, score in top] for video, top in content.pop("predictions").items()}

@@ -29,6 +29,7 @@ class Task:
         stride: frames from one clip's start to the next's.
         cores: how many cores to use.
         preprocess: ``exact`` or ``fast``, as ``clipmux run`` has them; the reference's way is always exact.
+        device: ``cpu`` or ``cuda:0``.
         scratch: a folder for what must lie in one, with a short path; whoever gives the task removes it.
     """
 
@@ -37,6 +38,7 @@ class Task:
     stride: int
     cores: int
     preprocess: str
+    device: str = "cpu"
     scratch: str = ""
 
     def to_json(self) -> dict[str, Any]:

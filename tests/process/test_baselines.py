@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cases import GPUS
 
 from clipmux.bench.baselines import check_baselines, difference, run_baseline, start
 from clipmux.bench.videos import write_shape_videos
@@ -20,13 +21,13 @@ from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.model import read_model
 from clipmux.workers.sources import Video, list_videos
 
-NAMES = [
-    "reference",
-    "dataloader",
-    pytest.param(
-        "ray",
-        marks=pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (clipmux[ray])"),
-    ),
+NO_RAY = importlib.util.find_spec("ray") is None
+WITH_RAY = pytest.mark.skipif(NO_RAY, reason="Ray is not installed (clipmux[ray])")
+WAYS = [
+    ("reference", "cpu"),
+    ("dataloader", "cpu"),
+    pytest.param("ray", "cpu", marks=WITH_RAY),
+    *((name, gpu) for name in ("reference", "dataloader") for gpu in GPUS),
 ]
 
 
@@ -46,13 +47,13 @@ def ours(videos: list[Video]) -> dict[str, list[tuple[str, float]]]:
     return {prediction.video_id: [(item.label, item.score) for item in prediction.labels] for prediction in found}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "device"), WAYS)
 def test_a_baseline_gives_our_predictions(
-    name: str, videos: list[Video], ours: dict[str, list[tuple[str, float]]]
+    name: str, device: str, videos: list[Video], ours: dict[str, list[tuple[str, float]]]
 ) -> None:
     model = read_model("demo")
-    check_baselines([name], model)
-    baseline = run_baseline(name, videos, model, cores=2, preprocess="exact")
+    check_baselines([name], model, device=device)
+    baseline = run_baseline(name, videos, model, cores=2, preprocess="exact", device=device)
     assert baseline.videos == len(ours) == 3
     assert 3 <= baseline.clips <= 9
     assert min(baseline.start_s, baseline.wall_s, baseline.cpu_s) > 0

@@ -48,6 +48,24 @@ def test_what_cannot_run_is_said_before(names: list[str], model: ModelFolder, sa
     assert said in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "device", "said"),
+    [
+        ("reference", DEMO, "mlu:0", "runs on cpu and one of cuda:0, cuda:1 …, not on 'mlu:0': leave it out"),
+        ("dataloader", DEMO, "cuda:0,cuda:1", "not on 'cuda:0,cuda:1'"),
+        ("ray", DEMO, "cuda:0", "the baseline 'ray' runs on cpu only, not on 'cuda:0'"),
+        ("dataloader", INT8, "cuda:0", "feeds torch, but"),
+        ("dataloader", dataclasses.replace(DEMO, target="torch"), "cpu:0-1", "feeds OpenVINO, but"),
+    ],
+)
+def test_so_is_a_device_that_it_does_not_know(name: str, model: ModelFolder, device: str, said: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        check_baselines([name], model, DEMO, device=device)
+    assert said in str(refusal.value)
+    check_baselines(["reference", "dataloader"], DEMO, device="cuda:7")
+    check_baselines(["reference", "dataloader"], DEMO, device="cpu:0")
+
+
 def test_the_reference_runs_what_a_compiled_network_was_made_from() -> None:
     assert float32_network(DEMO) is DEMO
     assert float32_network(INT8, DEMO) is DEMO
@@ -73,7 +91,7 @@ def test_norms_taken_apart_answer_the_same(tmp_path: Path) -> None:
 
 
 def test_a_task_survives_json() -> None:
-    task = Task((Video("a", Path("videos/a.mp4"), "file"),), "model", 16, 2, "exact", "/tmp/scratch")
+    task = Task((Video("a", Path("videos/a.mp4"), "file"),), "model", 16, 2, "exact", "cuda:0", "/tmp/scratch")
     assert Task.from_json(task.to_json()) == task
 
 
