@@ -28,7 +28,7 @@ from .costs import Costs, Pace
 from .decoding import common_size
 from .end_to_end import Run, one_run, points, run_videos_of
 from .engine_cost import EngineCosts, engine_costs
-from .measure import Measurement, alternate, cores, points_table, say_load
+from .measure import Measurement, alternate, cores, measuring, points_table, say_load
 from .natural import Kind
 from .simulate import Setup, Simulated, simulate
 from .stages import decode_cost, inference_cost
@@ -95,7 +95,7 @@ def agreement(
     models = [read_model(config.model) for config in configs]
     measurement = Measurement("simulate", models[0])
     say_load(measurement, console)
-    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, measuring(console) as status:
         videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
         measurement.videos = {"size": common_size(videos)}
         grid = {}

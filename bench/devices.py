@@ -16,7 +16,7 @@ from clipmux.engine.errors import UsageError
 from clipmux.engine.model import read_model
 
 from .end_to_end import one_run, run_videos_of
-from .measure import Measurement, alternate, points_table, say_load
+from .measure import Measurement, alternate, measuring, points_table, say_load
 from .natural import Kind
 
 SHOWN = ("clips_per_s", "share_of_speed", "cpu_per_clip", "batch_fill", "device_busy")
@@ -55,7 +55,7 @@ def devices(
     configs = {choice: dataclasses.replace(config, device=choice) for choice in choices}
     measurement = Measurement("devices", model, {"backend": configs[choices[0]].backend_for(model)})
     say_load(measurement, console)
-    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, measuring(console) as status:
         videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
         ways: dict[str, Any] = {choice: partial(one_run, made, videos) for choice, made in configs.items()}
         outcomes = alternate(ways, repeats, say=status.update)

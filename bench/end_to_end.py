@@ -34,13 +34,13 @@ from clipmux.workers.sources import Video, list_videos
 from .baselines.start import Baseline, Labels, check_baselines, difference, float32_network, run_baseline
 from .baselines.way import cpu_seconds
 from .decoding import common_size, listed
-from .measure import Figure, Measurement, alternate, cores, figures_table, points_table, say_load
+from .measure import Figure, Measurement, alternate, cores, figures_table, measuring, points_table, say_load
 from .natural import Kind, write_natural_videos
 from .stages import Cost, decode_cost, first_prediction_s, ideal, inference_cost
 from .watch import Growth, Memory
 
-MEMORY_EVERY_S = 5.0
-"""A look takes 10 ms or more of a core: once a second, a run would be measured half a percent slower than it is."""
+MEMORY_EVERY_S = 15.0
+"""A look takes 20 ms or more of a core: once a second, a run on two would be measured one percent slower."""
 
 SHOWN = (
     "clips_per_s",
@@ -268,7 +268,7 @@ def end_to_end(
             theirs = dataclasses.replace(config, preprocess=baseline_preprocess or config.preprocess)
             for name in baselines:
                 ways[f"{number} {name}"] = partial(_baseline, name, videos, model, plain, theirs)
-        status = console.status("measuring")
+        status = measuring(console)
         with status:
             outcomes = alternate(ways, repeats, say=status.update)
     for number, at in enumerate(points(models, configs)):

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from clipmux.engine.doctor_machine import FEATURES
@@ -221,6 +222,11 @@ def check_output(path: Path | None, option: str) -> None:
             path.resolve().unlink()  # of a link that led nowhere, not the link
     except OSError as error:
         raise UsageError(f"{option} is '{path}', which cannot be written ({error.strerror}): give another") from None
+
+
+def measuring(console: Console) -> Status:
+    """What a terminal shows meanwhile; drawn once a second, since that takes time of what is measured."""
+    return console.status("measuring", refresh_per_second=1)
 
 
 def alternate(

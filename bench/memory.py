@@ -15,7 +15,7 @@ from clipmux.engine.model import read_model
 from clipmux.workers.sources import list_videos
 
 from .end_to_end import one_run, point
-from .measure import Measurement, alternate, points_table, say_load
+from .measure import Measurement, alternate, measuring, points_table, say_load
 from .videos import write_short_videos
 
 EVERY_S = 0.1
@@ -51,7 +51,7 @@ def memory(
     backend = config.backend_for(model)
     measurement = Measurement("memory", model, {"backend": backend, "device": config.device})
     say_load(measurement, console)
-    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, measuring(console) as status:
         write_short_videos(Path(folder), counts[-1], frames=frames, size=size)
         videos = list_videos([folder], stdin=None).videos
         ways = {str(count): partial(one_run, config, videos[:count], memory_every_s=EVERY_S) for count in counts}

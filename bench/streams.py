@@ -34,7 +34,7 @@ from clipmux.engine.model import ModelFolder, read_model
 from clipmux.engine.streams import LiveConfig, StreamConfig
 from clipmux.workers.decode import open_container, video_stream
 
-from .measure import Measurement, cores, figures_table, say_load
+from .measure import Measurement, cores, figures_table, measuring, say_load
 from .stages import do, inference_cost
 from .videos import write_short_videos
 from .watch import proportional_size, resident_size
@@ -159,7 +159,7 @@ def streams(
     backend = config.backend_for(model)
     measurement = Measurement("streams", model, {"backend": backend, "device": config.device})
     say_load(measurement, console)
-    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, measuring(console) as status:
         files = list(videos) or made(Path(folder))
         rates = [frame_rate(file) for file in files]
         live = LiveConfig(config.model, max_latency_s=max_latency_s, loop=True).of_model(model)

@@ -17,7 +17,7 @@ from clipmux.engine.logs import printable
 from clipmux.engine.model import read_model
 
 from .end_to_end import add_runs, one_run, points, run_videos_of
-from .measure import Measurement, alternate, figures_table, say_load
+from .measure import Measurement, alternate, figures_table, measuring, say_load
 from .natural import Kind
 
 
@@ -62,7 +62,7 @@ def sweep(
     backend = configs[0].backend_for(models[0])
     measurement = Measurement("sweep", models[0], {"backend": backend, "device": configs[0].device})
     say_load(measurement, console)
-    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, measuring(console) as status:
         videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
         ways = {name: partial(one_run, config, videos) for name, (_, config) in grid.items()}
         runs = alternate(ways, repeats, say=status.update)

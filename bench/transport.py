@@ -28,7 +28,7 @@ from clipmux.workers.sources import Video
 
 from .baselines.way import cpu_seconds
 from .generator import generated
-from .measure import Measurement, alternate, figures_table, say_load
+from .measure import Measurement, alternate, figures_table, measuring, say_load
 from .stages import do
 
 BARE = "bare loop"
@@ -85,7 +85,7 @@ def transport(
     ways: dict[str, Any] = {} if paced else {BARE: partial(bare_loop, config, clips)}
     for mode in modes:
         ways[mode] = partial(engine_run, dataclasses.replace(config, clip_memory=mode), model, clips)
-    with console.status("measuring") as status:
+    with measuring(console) as status:
         passages: dict[str, list[Passage]] = alternate(ways, repeats, say=status.update)
     rates = {}
     for way, runs in passages.items():

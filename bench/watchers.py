@@ -29,7 +29,7 @@ from clipmux.engine.watching import Watching, watched
 from clipmux.workers.sources import Video
 
 from .end_to_end import Run, one_run, point, run_videos_of
-from .measure import Measurement, alternate, cores, points_table, say_load
+from .measure import Measurement, alternate, cores, measuring, points_table, say_load
 from .natural import Kind
 from .stages import decode_cost, ideal, inference_cost
 
@@ -72,7 +72,7 @@ def watchers(
     backend = config.backend_for(model)
     measurement = Measurement("watchers", model, {"backend": backend, "device": config.device})
     say_load(measurement, console)
-    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, console.status("measuring") as status:
+    with tempfile.TemporaryDirectory(prefix="clipmux-bench-") as folder, measuring(console) as status:
         videos = run_videos_of(inputs, Path(folder), count=count, kind=kind, frames=frames)
         ways: dict[str, Any] = {
             "ideal": partial(_ideal, config, videos, alone_s),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 PLAIN_EVERY_S = 5.0
+DRAWN_PER_S = 2
+"""Rich's own 10 take a hundredth of a core, which decoders can use."""
 RATE_OVER_S = 10.0
 """Rates are means over so many seconds, so that they move with the run and not with every clip."""
 
@@ -52,6 +54,7 @@ class ProgressLine:
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[rates]}"),
                 console=console,
+                refresh_per_second=DRAWN_PER_S,
                 transient=True,
             )
             self._task = self._bar.add_task("starting", total=total, rates="")
