@@ -36,7 +36,7 @@ from .baselines.way import cpu_seconds
 from .decoding import common_size, listed
 from .measure import Figure, Measurement, alternate, cores, figures_table, measuring, points_table, say_load
 from .natural import Kind, write_natural_videos
-from .stages import Cost, decode_cost, first_prediction_s, ideal, inference_cost
+from .stages import Cost, around, first_prediction_s, ideal
 from .watch import Growth, Memory
 
 MEMORY_EVERY_S = 15.0
@@ -322,11 +322,10 @@ def run_videos_of(inputs: Sequence[str], folder: Path, *, count: int, kind: Kind
 
 
 def _round(config: EngineConfig, videos: Sequence[Video], alone_s: float) -> Round:
-    decode = decode_cost(config, videos, processes=cores())
-    inference = inference_cost(config, seconds=alone_s)
     first = first_prediction_s(config, videos)
-    run = one_run(config, videos)
-    return Round(decode, inference, first, run, ideal(decode, inference, cores=cores()))
+    run = partial(one_run, config, videos)
+    decode, inference, ran = around(config, videos, run, seconds=alone_s, processes=cores())
+    return Round(decode, inference, first, ran, ideal(decode, inference, cores=cores()))
 
 
 def _baseline(

@@ -181,7 +181,7 @@ def end_to_end(
     device: Device = "cpu",
     null_delay: NullDelay = "0+0",
     preprocess: Preprocess = "",
-    alone: Annotated[float, typer.Option(help="Seconds of inference alone, in each round.")] = 5.0,
+    alone: Annotated[float, typer.Option(help="Seconds of inference alone, in each round.")] = 10.0,
     baselines: Annotated[str, typer.Option(help="With commas: reference, dataloader, ray.")] = "",
     float32: Annotated[str, typer.Option(help="Folder that compiled models came from, for 'reference'.")] = "",
     baseline_preprocess: Annotated[str, typer.Option(help="The other baselines' way to pixels; else ours.")] = "",

@@ -10,9 +10,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipmux.engine.backends import on_cpu
 from clipmux.engine.config import EngineConfig
@@ -23,6 +23,8 @@ from .alone import READY
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Ran = TypeVar("Ran")
 
 BEGIN = "import sys; sys.path[:] = sys.argv[1:]; from clipmux.bench.alone import main; main()"
 """What such a process executes: its own beginning, with our import path."""
@@ -45,6 +47,10 @@ class Cost:
     cpu_s: float
     wall_s: float
     device: str = ""
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both, one after the other."""
+        return Cost(self.clips + other.clips, self.cpu_s + other.cpu_s, self.wall_s + other.wall_s, self.device)
 
     @property
     def cpu_per_clip(self) -> float:
@@ -79,15 +85,55 @@ def decode_cost(config: EngineConfig, videos: Sequence[Video], *, processes: int
     Raises:
         ClipmuxError: a process failed, or no video gave a clip.
     """
+    return _some_clips(_decode_cost(config, videos, processes=processes))
+
+
+def around(
+    config: EngineConfig, videos: Sequence[Video], run: Callable[[], Ran], *, seconds: float, processes: int
+) -> tuple[Cost, Cost, Ran]:
+    """A run, and what decoding its videos and inference cost alone: half of it measured before the run and half after.
+
+    On a machine whose speed drifts, before alone would be another speed than the run's.
+
+    Args:
+        config: of the engine.
+        videos: that are decoded.
+        run: what is done in between.
+        seconds: of inference alone.
+        processes: that decode at the same time.
+
+    Returns:
+        What decoding cost, what inference cost, and what ``run`` gave.
+
+    Raises:
+        UsageError: the device is not on this machine.
+        ClipmuxError: a process failed, or no video gave a clip.
+    """
+    middle = (len(videos) + 1) // 2
+
+    def half(part: Sequence[Video]) -> tuple[Cost, Cost]:
+        return _decode_cost(config, part, processes=processes), inference_cost(config, seconds=seconds / 2)
+
+    before = half(videos[:middle])
+    ran = run()
+    after = half(videos[middle:])
+    return _some_clips(before[0] + after[0]), before[1] + after[1], ran
+
+
+def _some_clips(cost: Cost) -> Cost:
+    if not cost.clips:
+        raise ClipmuxError("not one of the videos gave a clip: see with 'clipmux run' what is wrong with them")
+    return cost
+
+
+def _decode_cost(config: EngineConfig, videos: Sequence[Video], *, processes: int) -> Cost:
     shares = [share for number in range(processes) if (share := videos[number::processes])]
     asked = [{"stage": "decode", "videos": [video.to_dict() for video in share]} for share in shares]
     answers = do(config, asked)
-    if not sum(answer["clips"] for answer in answers):
-        raise ClipmuxError("not one of the videos gave a clip: see with 'clipmux run' what is wrong with them")
     return Cost(
         clips=sum(answer["clips"] for answer in answers),
         cpu_s=sum(answer["cpu_s"] for answer in answers),
-        wall_s=max(answer["wall_s"] for answer in answers),
+        wall_s=max((answer["wall_s"] for answer in answers), default=0.0),
     )
 
 

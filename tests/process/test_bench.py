@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -27,15 +28,15 @@ from clipmux.bench.decoding import Differences
 from clipmux.bench.inference import EAGER, Until, check_batches, in_parallel, noise_batch, open_way
 from clipmux.bench.natural import Footage, parse_kinds
 from clipmux.bench.scenarios import Load
-from clipmux.bench.stages import Cost, _Process, ideal
+from clipmux.bench.stages import Cost, _Process, around, ideal
 from clipmux.bench.videos import write_short_videos
 from clipmux.bench.watch import Growth
 from clipmux.engine.backends import Runner
 from clipmux.engine.backends.null import NullBackend
 from clipmux.engine.config import EngineConfig
-from clipmux.engine.errors import UsageError
+from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.model import read_model
-from clipmux.workers.sources import Video
+from clipmux.workers.sources import Video, list_videos
 
 
 def bench(*args: object, json_file: Path) -> Measured:
@@ -275,6 +276,22 @@ def test_of_an_accelerator_the_ideal_is_the_slower_stage() -> None:
     assert ideal(decode, slow, cores=2) == 50
     assert ideal(decode, fast, cores=2) == 100
     assert ideal(decode, Cost(100, 2.0, 1.0, "cpu"), cores=2) == 50
+
+
+def test_costs_before_and_after_a_run_are_one_cost(null_model: Path, short_videos: Path) -> None:
+    config = EngineConfig(model=str(null_model), backend="null")
+    videos = list_videos([str(short_videos)], stdin=None).videos[:3]  # of two clips each
+    decode, inference, ran = around(config, videos, lambda: time.sleep(0.1), seconds=0.2, processes=2)
+    assert ran is None
+    assert decode.clips == 6
+    assert min(decode.cpu_s, decode.wall_s, inference.clips) > 0
+    assert 0.2 <= inference.wall_s < 5
+    assert Cost(3, 2.0, 1.0, "cpu") + Cost(1, 0.5, 0.25, "cpu") == Cost(4, 2.5, 1.25, "cpu")
+    broken = dataclasses.replace(videos[0], path=null_model / "model.onnx")
+    decode, _, _ = around(config, [broken, videos[0]], lambda: None, seconds=0.1, processes=1)
+    assert decode.clips == 2
+    with pytest.raises(ClipmuxError, match="not one of the videos gave a clip"):
+        around(config, [broken], lambda: None, seconds=0.1, processes=1)
 
 
 def test_of_some_cores_the_ideal_is_no_more_than_they_infer() -> None:
