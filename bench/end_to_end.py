@@ -268,8 +268,7 @@ def end_to_end(
             theirs = dataclasses.replace(config, preprocess=baseline_preprocess or config.preprocess)
             for name in baselines:
                 ways[f"{number} {name}"] = partial(_baseline, name, videos, model, plain, theirs)
-        status = measuring(console)
-        with status:
+        with measuring(console) as status:
             outcomes = alternate(ways, repeats, say=status.update)
     for number, at in enumerate(points(models, configs)):
         rounds: list[Round] = outcomes[f"{number} run"]

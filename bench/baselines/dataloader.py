@@ -38,7 +38,7 @@ class DataLoaderWay(Way):
 
     def __init__(self, task: Task) -> None:
         model = read_model(task.model)
-        check_target(model, "dataloader", "openvino" if task.device == "cpu" else "torch")
+        check_target(model, "dataloader", task.device)
         self._videos = len(task.videos)
         self._order = _Order([NOTHING] * task.cores)
         any_order = {"in_order": False} if "in_order" in inspect.signature(DataLoader).parameters else {}  # torch 2.6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipmux.engine.backends import openvino
+from clipmux.engine.backends import on_cpu, openvino
 from clipmux.engine.errors import UsageError
 from clipmux.engine.model import ANY_TARGET, ModelFolder
 from clipmux.engine.without_telemetry import ov
@@ -13,14 +13,14 @@ BATCH = 8
 """Clips in one call. OpenVINO on a CPU gains nothing from more."""
 
 
-def check_target(model: ModelFolder, baseline: str, backend: str = "openvino") -> None:
-    """See whether ``openvino`` or ``torch``, which a baseline feeds, runs this model folder.
+def check_target(model: ModelFolder, baseline: str, device: str = "cpu") -> None:
+    """See whether what a baseline feeds, OpenVINO on CPUs and torch on GPUs, runs this model folder.
 
     Raises:
         UsageError: it does not.
     """
+    backend, fed = ("openvino", "OpenVINO") if on_cpu(device) else ("torch", "torch")
     if model.target not in (ANY_TARGET, backend):
-        fed = {"openvino": "OpenVINO", "torch": "torch"}[backend]
         raise UsageError(
             f"the baseline '{baseline}' feeds {fed}, but '{model.path}' was compiled for {model.target}: "
             "leave it out of --baselines"

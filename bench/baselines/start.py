@@ -126,7 +126,7 @@ def check_baselines(
         if name == "reference":
             float32_network(model, float32)
         else:
-            check_target(model, name, "openvino" if on_cpu(device) else "torch")
+            check_target(model, name, device)
 
 
 def float32_network(model: ModelFolder, float32: ModelFolder | None = None) -> ModelFolder:
