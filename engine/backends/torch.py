@@ -51,7 +51,7 @@ class TorchBackend(Backend):
                 f"'{model.path}' has the precision {model.precision}, which the torch backend does not know: "
                 f"compile it to one of {', '.join(DTYPES)}"
             )
-        kind = device.partition(":")[0]
+        kind = self._kind = device.partition(":")[0]
         place = find_device(device)
         dtype = DTYPES[model.precision]
         self.device = device
@@ -90,11 +90,10 @@ class TorchBackend(Backend):
     def open_runner(self) -> Runner:
         if on_cpu(self.device):
             return _CpuRunner(self._steps)
-        kind = self.device.partition(":")[0]
-        return _CudaRunner(self._steps) if kind == "cuda" else _AcceleratorRunner(self._steps, kind)
+        return _CudaRunner(self._steps) if self._kind == "cuda" else _AcceleratorRunner(self._steps, self._kind)
 
     def staging(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        if not self.device.startswith("cuda"):
+        if self._kind != "cuda":
             return super().staging(shape)
         with torch.cuda.device(self._steps.place):  # whichever is current takes some of its own memory for this
             pinned: npt.NDArray[np.uint8] = torch.full(shape, 128, dtype=torch.uint8, pin_memory=True).numpy()

@@ -40,13 +40,12 @@ CLIP = (8, 32, 32, 3)
 
 CASES = [
     *(Case("openvino", precision) for precision in ("float32", "bfloat16", "float16", "int8")),
-    *(Case("torch", precision) for precision in ("float32", "bfloat16", "float16")),
+    *(Case("torch", precision, at) for at in ("cpu", *GPUS) for precision in ("float32", "bfloat16", "float16")),
     *(
         Case("magicmind", precision, "mlu:0")
         for precision in ("force_float32", "force_float16", "qint8_mixed_float16", "qint8_mixed_float32")
     ),
 ]
-CASES += [Case("torch", precision, gpu) for gpu in GPUS for precision in ("float32", "bfloat16", "float16")]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
