@@ -1,6 +1,7 @@
 # make run                             see it work: clipmux demo
 # make run VIDEOS=folder MODEL=folder  classify your own videos
 # make test                            every check: ruff, mypy, pytest
+# make unit PINS=                      the tests with the newest version of all that clipmux needs, in a clone of its own
 # make bench [VIDEOS=folder]           the measurements of docs/benchmarks.md, for some hours, into runs/bench
 # make live-faults                     cameras that fail, for some minutes, as root (a network link is cut)
 # make live-soak                       eight hours of streams in some minutes: nothing grows
@@ -17,6 +18,8 @@ PYTHON ?= python3
 VIDEOS ?=
 MODEL ?= demo
 OUTPUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
+
+PINS ?= --constraint constraints.txt
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -58,7 +61,7 @@ live-faults: .venv/checks .venv/installed
 	$(BIN)/python tests/live_faults.py
 
 ray: .venv/checks .venv/installed
-	$(PIP) install --constraint constraints.txt 'ray[data]'
+	$(PIP) install $(PINS) 'ray[data]'
 	$(BIN)/python tests/ray_cluster.py
 
 far-hosts: .venv/checks .venv/installed
@@ -126,12 +129,12 @@ $(BENCH)/demo: | .venv/rivals
 	$(CLIPMUX) demo --output $@
 
 .venv/rivals: .venv/checks .venv/installed
-	$(PIP) install --constraint constraints.txt '.[ray]'
+	$(PIP) install $(PINS) '.[ray]'
 	touch $@
 
 dev: .venv/checks
 	rm -rf build/__editable__*
-	$(PIP) install --constraint constraints.txt --editable '.[torch,quantize,parquet,live,mqtt,remote,dev]' --config-settings editable_mode=strict
+	$(PIP) install $(PINS) --editable '.[torch,quantize,parquet,live,mqtt,remote,dev]' --config-settings editable_mode=strict
 	touch .venv/installed
 
 clean:
@@ -145,7 +148,7 @@ clean:
 # What clipmux needs to run, then (again whenever it changed) clipmux itself.
 .venv/needed: .venv/python $(DECLARED)
 	rm -rf .setuptools
-	$(PIP) install --constraint constraints.txt .
+	$(PIP) install $(PINS) .
 	touch $@
 
 .venv/installed: .venv/needed $(SOURCES)
@@ -154,6 +157,6 @@ clean:
 	touch $@
 
 .venv/checks: .venv/needed tests/old_python.py
-	$(PIP) install --constraint constraints.txt '.[torch,quantize,parquet,live,mqtt,remote,dev]'
+	$(PIP) install $(PINS) '.[torch,quantize,parquet,live,mqtt,remote,dev]'
 	$(BIN)/python tests/old_python.py .venv/old
 	touch $@

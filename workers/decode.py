@@ -54,6 +54,10 @@ network (playlists, SDP, concat scripts, numbered pictures, capture devices)."""
 _NOT_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
+TITLES_OF_ANY_BYTES: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""What ``av.open`` is told: titles need not be UTF-8. PyAV 19 takes them as they are, and knows no such option."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One frame as it was decoded; ``preprocess`` makes pixels of it.
@@ -268,12 +272,12 @@ def _container(source: Any, name: str, forced: str | None) -> av.container.Input
 
     The whitelists keep a playlist that calls itself a video from being read, and should one be read after all, from
     reaching out to the network. (As ``options`` they would also be given to the streams, on which PyAV before 17.1
-    crashes where a stream turns up late: FLV, program streams.) A title need not be UTF-8.
+    crashes where a stream turns up late: FLV, program streams.)
     """
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
         container: av.container.InputContainer = av.open(
-            source, "r", format=forced, container_options=options, metadata_errors="replace"
+            source, "r", format=forced, container_options=options, **TITLES_OF_ANY_BYTES
         )
     except av.FFmpegError as error:
         if error.errno == errno.EINVAL:
@@ -335,6 +339,9 @@ def _pictures(
                 pictures = stream.codec_context.decode(packet)
             except av.FFmpegError as error:
                 fault(error.strerror)
+                continue
+            except ValueError as error:  # PyAV 19's, of a codec that it could not open before
+                fault(str(error))
                 continue
             for picture in pictures:
                 if picture.is_corrupt:

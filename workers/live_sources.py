@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from clipmux.engine.errors import ClipmuxError, VideoError
 from clipmux.engine.streams import WHITELISTS, LiveConfig, StreamConfig
 
-from .decode import Frame, decode
+from .decode import TITLES_OF_ANY_BYTES, Frame, decode
 from .sources import Video
 from .time_windows import GAP_S
 
@@ -177,7 +177,9 @@ def _of_network(stream: StreamConfig, live: LiveConfig, tick: Tick, completes: C
             tick()
             waited += waited_for_it
             pictures: list[av.VideoFrame] = []
-            with contextlib.suppress(av.FFmpegError):  # lost or garbled packets: the next whole picture will do
+            # Lost or garbled packets: the next whole picture will do. ValueErrors are PyAV 19's, of a codec that
+            # cannot be opened.
+            with contextlib.suppress(av.FFmpegError, ValueError):
                 pictures = codec.decode(packet)
             for picture in pictures:
                 if not picture.is_corrupt:
@@ -299,7 +301,10 @@ def _open(stream: StreamConfig, live: LiveConfig) -> av.container.InputContainer
         options["rtsp_transport"] = "tcp" if scheme == "rtsps" else live.rtsp_transport
         options["allowed_media_types"] = "video"
     form = "mpegts" if scheme in ("udp", "tcp", "srt") else None
-    return av.open(stream.url, "r", format=form, container_options=options, timeout=timeouts, metadata_errors="replace")
+    container: av.container.InputContainer = av.open(
+        stream.url, "r", format=form, container_options=options, timeout=timeouts, **TITLES_OF_ANY_BYTES
+    )
+    return container
 
 
 def is_paced(stream: StreamConfig) -> bool:
