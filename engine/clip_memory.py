@@ -9,6 +9,7 @@ maps its own seat and nothing else; inference maps everything, but read-only.
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
 from dataclasses import asdict, dataclass
@@ -46,7 +47,7 @@ class Layout:
     @property
     def stride(self) -> int:
         """Bytes from one slot to the next: whole pages, so that a seat can be mapped by itself."""
-        return -(-int(np.prod(self.shape)) // mmap.PAGESIZE) * mmap.PAGESIZE
+        return -(-math.prod(self.shape) // mmap.PAGESIZE) * mmap.PAGESIZE
 
     @property
     def bytes(self) -> int:
@@ -115,7 +116,7 @@ def map_all(fd: int, layout: Layout) -> dict[int, Slot]:
 
 def _mapped(fd: int, layout: Layout, numbers: range, memory: mmap.mmap) -> dict[int, Slot]:
     os.close(fd)
-    count = int(np.prod(layout.shape))
+    count = math.prod(layout.shape)
     return {
         number: np.frombuffer(memory, np.uint8, count, place * layout.stride).reshape(layout.shape)
         for place, number in enumerate(numbers)

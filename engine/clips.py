@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -216,7 +217,7 @@ class ClipReceiver:
         self._lent: dict[int, bytes] = {}
         """Who may send each slot; those that are missing are held here, or nobody has claimed their seat."""
         self._held: set[int] = set()
-        most = CLIP_HEADER_MOST if self._shared else max(CLIP_HEADER_MOST, int(np.prod(layout.shape)))
+        most = CLIP_HEADER_MOST if self._shared else max(CLIP_HEADER_MOST, math.prod(layout.shape))
         self.socket: Socket = router_clips(context, way.address, hwm=_hwm(layout), message_bytes=most)
 
     def receive(self, most: int) -> list[Clip]:

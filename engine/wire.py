@@ -8,6 +8,7 @@ field, and the tensor's length against the shape that the *receiver* knows from 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Sequence
 from typing import Any, List, TypeVar, Union, cast, get_args  # noqa: UP035
 
@@ -105,7 +106,7 @@ def decode_clip(frames: Sequence[Buffer], shape: tuple[int, int, int, int], *, s
         return _claim(frames, body)
     _, tensor = _frames(frames, 2)
     key, decoded_at, slot = _fields(body, 3)
-    if squeezed and len(tensor) < int(np.prod(shape)):
+    if squeezed and len(tensor) < math.prod(shape):
         pixels = unsqueeze(tensor, shape)
     else:
         pixels = _tensor(tensor, np.uint8, shape)
@@ -281,7 +282,7 @@ def _short(body: object) -> str:
 
 
 def _tensor(frame: Buffer, dtype: type[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    needed = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    needed = math.prod(shape) * np.dtype(dtype).itemsize
     if len(frame) != needed:
         raise MessageError(f"a tensor has {len(frame)} bytes, {needed} make {np.dtype(dtype).name} {list(shape)}")
     return np.frombuffer(frame, dtype).reshape(shape)
