@@ -53,7 +53,6 @@ network (playlists, SDP, concat scripts, numbered pictures, capture devices)."""
 
 _NOT_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
-
 TITLES_OF_ANY_BYTES: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 """What ``av.open`` is told: titles need not be UTF-8. PyAV 19 takes them as they are, and knows no such option."""
 
