@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from clipmux.engine.children import INFERENCE
+from clipmux.engine.children import DECODER, INFERENCE
 from clipmux.engine.config import EngineConfig
 from clipmux.engine.errors import ClipmuxError, UsageError
 from clipmux.engine.histogram import Histogram
@@ -37,7 +37,7 @@ from .decoding import common_size, listed
 from .measure import Figure, Measurement, alternate, cores, figures_table, measuring, points_table, say_load
 from .natural import Kind, write_natural_videos
 from .stages import Cost, around, first_prediction_s, ideal
-from .watch import Growth, Memory
+from .watch import Growth, Memory, spent_by_role
 
 MEMORY_EVERY_S = 15.0
 """A look takes 20 ms or more of a core: once a second, a run on two would be measured one percent slower."""
@@ -55,6 +55,9 @@ SHOWN = (
     "decode_alone_cpu_per_clip",
     "inference_alone_cpu_per_clip",
     "cpu_per_clip",
+    "decoders_cpu_per_clip",
+    "inference_cpu_per_clip",
+    "rest_cpu_per_clip",
     "cpu_efficiency",
     "batch_fill",
     "mean_batch",
@@ -87,6 +90,7 @@ class Run:
         first_s: from the first process's start to the first prediction.
         wall_s: from the first process's start to the last one's end.
         cpu_s: of all processes, from the first hand-out to the last result.
+        role_cpu_s: of the decoders, inference, and the rest (supervisor and collector), in the same time.
         memory_bytes: of all processes together, at most.
         memory_kind: ``PSS`` or ``RSS``.
         summary: as ``summary.json`` has it.
@@ -106,6 +110,7 @@ class Run:
     first_s: float
     wall_s: float
     cpu_s: float
+    role_cpu_s: dict[str, float]
     memory_bytes: int
     memory_kind: str
     summary: dict[str, Any]
@@ -157,6 +162,7 @@ def one_run(
         try:
             with Memory(supervisor, every_s=memory_every_s) as memory:
                 supervisor.start()
+                before = spent_by_role(supervisor)
                 handed = time.monotonic()
                 cpu = cpu_seconds()
                 for prediction in supervisor.outcomes(videos, on_tick=note):
@@ -166,6 +172,7 @@ def one_run(
                     lengths[prediction.video_id] = prediction.frames
                     predictions[prediction.video_id] = [(item.label, item.score) for item in prediction.labels]
                 cpu = cpu_seconds() - cpu
+                after = spent_by_role(supervisor)
                 memory.look()
                 figures = [*supervisor.stop(), ("supervisor", Stages().figures())]
         except BaseException:
@@ -195,6 +202,7 @@ def one_run(
         first_s=first - began,
         wall_s=wall,
         cpu_s=cpu,
+        role_cpu_s=_shares(before, after),
         memory_bytes=memory.most,
         memory_kind=memory.kind,
         summary=summary,
@@ -204,6 +212,14 @@ def one_run(
         lengths=tuple(length for video in videos if (length := lengths.get(video.video_id, 0))),
         predictions={video: labels for video, labels in predictions.items() if labels},
     )
+
+
+def _shares(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """CPU seconds between two looks, under the names of the figures; of a process that has ended meanwhile, none."""
+    shares = {"decoders": 0.0, "inference": 0.0, "rest": 0.0}
+    for role, seconds in after.items():
+        shares[{DECODER: "decoders", INFERENCE: "inference"}.get(role, "rest")] += seconds - before.get(role, 0.0)
+    return {name: max(seconds, 0.0) for name, seconds in shares.items()}
 
 
 @dataclass(frozen=True)
@@ -360,6 +376,8 @@ def add_rounds(measurement: Measurement, rounds: Sequence[Round], at: dict[str, 
     measurement.ratio("pipeline_efficiency", clips, best, **at)
     measurement.ratio("pipeline_efficiency_with_start", with_start, best, **at)
     spent = figure("cpu_per_clip", "s", [run.cpu_s / run.clips for run in runs])
+    for part in runs[0].role_cpu_s:
+        figure(f"{part}_cpu_per_clip", "s", [run.role_cpu_s[part] / run.clips for run in runs])
     if rounds[0].inference.on_cpu:
         measurement.ratio("cpu_efficiency", both, spent, **at)
     first = figure("first_prediction", "s", [run.first_s for run in runs])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,8 @@ from clipmux.engine.model import read_model
 from clipmux.engine.supervisor import Supervisor
 from clipmux.workers.results import RunFolder
 
-from .baselines.way import cpu_seconds
 from .generator import generated
-
-SUPERVISOR = "supervisor"
+from .watch import SUPERVISOR, spent_by_role
 
 CLIPS = 4_000
 """Of each of the two runs."""
@@ -99,10 +96,10 @@ def cpu_by_role(config: EngineConfig, *, videos: int, clips_of_each: int) -> Map
         scored = 0
         try:
             supervisor.start(wait_for_decoders=True)
-            before = _spent(supervisor)
+            before = spent_by_role(supervisor)
             for prediction in supervisor.outcomes(generated(model, clips_of_each, number) for number in range(videos)):
                 scored += prediction.clips
-            spent = _spent(supervisor)
+            spent = spent_by_role(supervisor)
             supervisor.stop()
         except BaseException:
             supervisor.kill()  # nothing of it is kept
@@ -110,10 +107,3 @@ def cpu_by_role(config: EngineConfig, *, videos: int, clips_of_each: int) -> Map
     if scored != videos * clips_of_each:
         raise ClipmuxError(f"{scored} of the {videos * clips_of_each} clips that were sent were scored")
     return {role: spent[role] - before[role] for role in spent}
-
-
-def _spent(supervisor: Supervisor) -> dict[str, float]:
-    spent = {SUPERVISOR: time.process_time()}
-    for child in supervisor.processes:
-        spent[child.role] = spent.get(child.role, 0.0) + cpu_seconds(child.pid)
-    return spent

@@ -1,4 +1,4 @@
-"""What a run's processes are at while it goes on: memory of all together, and how their counts grow.
+"""What a run's processes are at while it goes on: memory of all together, CPU by role, and how their counts grow.
 
 Counts come with the children's own beats, twice a second each; between beats they are taken to grow evenly.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,13 @@ import numpy.typing as npt
 from clipmux.engine.children import DECODER, INFERENCE
 from clipmux.engine.supervisor import Supervisor
 
+from .baselines.way import cpu_seconds
+
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+SUPERVISOR = "supervisor"
+"""The role of this process."""
 
 STEP_S = 0.5
 """Between the points of a series: as often as children tell."""
@@ -68,6 +74,14 @@ class Memory:
     def _look(self) -> None:
         while not self._ended.wait(self._every_s):
             self.look()
+
+
+def spent_by_role(supervisor: Supervisor) -> dict[str, float]:
+    """CPU seconds that the living processes of each role have taken so far, and this one."""
+    spent = {SUPERVISOR: time.process_time()}
+    for child in supervisor.processes:
+        spent[child.role] = spent.get(child.role, 0.0) + cpu_seconds(child.pid)
+    return spent
 
 
 def proportional_size(pid: int) -> int | None:

@@ -124,6 +124,9 @@ def test_end_to_end_beside_its_stages_alone(tmp_path: Path) -> None:
     assert measured("ideal_clips_per_s") == pytest.approx(best)
     assert measured("pipeline_efficiency") == pytest.approx(measured("clips_per_s") / best)
     assert measured("cpu_efficiency") == pytest.approx(both / measured("cpu_per_clip"))
+    parts = [measured(f"{part}_cpu_per_clip") for part in ("decoders", "inference", "rest")]
+    assert min(parts) > 0
+    assert sum(parts) == pytest.approx(measured("cpu_per_clip"), rel=0.1, abs=0.1 / 18)  # the kernel counts in 10 ms
     told = measured("first_prediction") / measured("first_prediction_alone")
     assert measured("time_to_first_prediction") == pytest.approx(told)
     assert measured("peak_memory") > 100 << 20
