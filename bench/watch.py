@@ -18,7 +18,7 @@ import numpy.typing as npt
 from clipmux.engine.children import DECODER, INFERENCE
 from clipmux.engine.supervisor import Supervisor
 
-from .baselines.way import cpu_seconds
+from .baselines.way import cpu_seconds_each
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -78,9 +78,10 @@ class Memory:
 
 def spent_by_role(supervisor: Supervisor) -> dict[str, float]:
     """CPU seconds that the living processes of each role have taken so far, and this one."""
+    children = list(supervisor.processes)
     spent = {SUPERVISOR: time.process_time()}
-    for child in supervisor.processes:
-        spent[child.role] = spent.get(child.role, 0.0) + cpu_seconds(child.pid)
+    for child, seconds in zip(children, cpu_seconds_each([child.pid for child in children]), strict=True):
+        spent[child.role] = spent.get(child.role, 0.0) + seconds
     return spent
 
 
